@@ -1,0 +1,88 @@
+"""pq: a durable job queue for people who work in notebooks.
+
+import pq
+queue = pq.connect("queue.db")
+job = queue.enqueue("stamp", {"path": "inbox/a.txt"})
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pq.errors import (
+    CancelRequestedError,
+    DuplicateJobError,
+    InvalidJobError,
+    JobNotFoundError,
+    LeaseLostError,
+    NotebookError,
+    PQError,
+    StorageError,
+    TaskTimeoutError,
+    TransitionError,
+    UnknownTaskError,
+    WaitTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from pq.consumer import consume
+    from pq.factory import connect
+    from pq.interface import PersistentQInterface
+    from pq.job import Attempt, Job, NewJob, Status
+    from pq.producer import produce
+    from pq.records import Outcome
+    from pq.sqlite import PersistentQSQLite
+    from pq.tasks import Context, task
+
+__version__ = "0.1.0"
+
+# Loaded when first used, so that `import pq` and the command line stay quick.
+_HOMES = {
+    "connect": "pq.factory",
+    "consume": "pq.consumer",
+    "produce": "pq.producer",
+    "PersistentQInterface": "pq.interface",
+    "PersistentQSQLite": "pq.sqlite",
+    "Attempt": "pq.job",
+    "Job": "pq.job",
+    "NewJob": "pq.job",
+    "Outcome": "pq.records",
+    "Status": "pq.job",
+    "Context": "pq.tasks",
+    "task": "pq.tasks",
+}
+
+__all__ = [
+    "Attempt",
+    "CancelRequestedError",
+    "Context",
+    "DuplicateJobError",
+    "InvalidJobError",
+    "Job",
+    "JobNotFoundError",
+    "LeaseLostError",
+    "NewJob",
+    "NotebookError",
+    "Outcome",
+    "PQError",
+    "PersistentQInterface",
+    "PersistentQSQLite",
+    "Status",
+    "StorageError",
+    "TaskTimeoutError",
+    "TransitionError",
+    "UnknownTaskError",
+    "WaitTimeoutError",
+    "connect",
+    "consume",
+    "produce",
+    "task",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'pq' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value

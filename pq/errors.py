@@ -1,0 +1,49 @@
+"""Every error that pq raises on purpose: one class per cause, each also a fitting built-in."""
+
+
+class PQError(Exception):
+    """The base of all deliberate errors; its text is one line for a person."""
+
+
+class JobNotFoundError(PQError, LookupError):
+    """No job has this id; it was deleted, or never existed."""
+
+
+class LeaseLostError(PQError, RuntimeError):
+    """The caller no longer holds the job: nothing was changed, and its work on the job must stop."""
+
+
+class CancelRequestedError(PQError, RuntimeError):
+    """A person asked to cancel the running job: stop, then `fail` it."""
+
+
+class TransitionError(PQError, ValueError):
+    """The job's status does not allow this verb."""
+
+
+class DuplicateJobError(PQError, ValueError):
+    """Another unfinished job has the same unique key."""
+
+
+class UnknownTaskError(PQError, LookupError):
+    """No task is registered under this name."""
+
+
+class InvalidJobError(PQError, ValueError):
+    """A value cannot be stored or asked for: wrong type, out of range, too large, or not JSON."""
+
+
+class NotebookError(PQError, RuntimeError):
+    """A notebook cannot be run."""
+
+
+class StorageError(PQError, OSError):
+    """The database cannot be opened, read or written: full, locked, read-only, damaged, or not ours."""
+
+
+class WaitTimeoutError(PQError, TimeoutError):
+    """The job did not finish within the time the caller gave."""
+
+
+class TaskTimeoutError(PQError, TimeoutError):
+    """The task ran longer than its job's time limit."""
