@@ -24,12 +24,15 @@ class SystemClock:
     """The host's own clocks."""
 
     def now(self) -> float:
+        """Wall time, UTC."""
         return time.time()
 
     def monotonic(self) -> float:
+        """System-wide on Linux, macOS and Windows."""
         return time.monotonic()
 
     def boot(self) -> str:
+        """The kernel's boot id where there is one."""
         return _boot()
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
-from types import TracebackType
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from pq.job import Attempt, Job, NewJob, Status
 from pq.records import Action, Bucket, Consumer, Count, Outcome, QueueState
 
 if TYPE_CHECKING:
+    import builtins
     import threading
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
     from pathlib import Path
+    from types import TracebackType
 
-    import pandas
+    import pandas as pd
 
     from pq.records import Settled
 
@@ -223,17 +225,17 @@ class PersistentQInterface(ABC):
         search: str | None = None,
         after: int | None = None,
         limit: int = 50,
-    ) -> list[Job]:
+    ) -> builtins.list[Job]:
         """Jobs, newest first; the next page is `after` the id of the last one.
 
         `search` is `id:7`, or text within parameters, error, task or key of the newest 100,000 jobs.
         """
 
-    def pending(self, limit: int = 50) -> list[Job]:
+    def pending(self, limit: int = 50) -> builtins.list[Job]:
         """The newest pending jobs."""
         return self.list(status=Status.PENDING, limit=limit)
 
-    def failed(self, limit: int = 50) -> list[Job]:
+    def failed(self, limit: int = 50) -> builtins.list[Job]:
         """The newest failed jobs."""
         return self.list(status=Status.FAILED, limit=limit)
 
@@ -246,34 +248,34 @@ class PersistentQInterface(ABC):
         return totals
 
     @abstractmethod
-    def counters(self) -> list[Count]:
+    def counters(self) -> builtins.list[Count]:
         """Jobs by queue, task and status; as quick at a million jobs as at ten."""
 
     @abstractmethod
-    def buckets(self, since: datetime, until: datetime | None = None) -> list[Bucket]:
+    def buckets(self, since: datetime, until: datetime | None = None) -> builtins.list[Bucket]:
         """What ended per minute, for charts, oldest first."""
 
     @abstractmethod
-    def queues(self) -> list[QueueState]:
+    def queues(self) -> builtins.list[QueueState]:
         """All queues that have jobs or are paused."""
 
     @abstractmethod
-    def attempts(self, job: Job | int) -> list[Attempt]:
+    def attempts(self, job: Job | int) -> builtins.list[Attempt]:
         """The ended tries of a job, oldest first."""
 
     @abstractmethod
-    def consumers(self, *, ended: bool = False) -> list[Consumer]:
+    def consumers(self, *, ended: bool = False) -> builtins.list[Consumer]:
         """Live consumers by name, and with `ended` the last hundred that are gone."""
 
     @abstractmethod
-    def actions(self, job: Job | int | None = None, limit: int = 100) -> list[Action]:
+    def actions(self, job: Job | int | None = None, limit: int = 100) -> builtins.list[Action]:
         """What people did, newest first."""
 
     @abstractmethod
     def wait(self, job: Job | int, timeout: timedelta | float | None = None) -> Job:
         """Sleep until the job has finished and return it. Raises WaitTimeoutError."""
 
-    def frame(self, *, limit: int | None = None, **filters: Any) -> pandas.DataFrame:
+    def frame(self, *, limit: int | None = None, **filters: Any) -> pd.DataFrame:
         """Jobs as a DataFrame, newest first, filtered as in `list`.
 
         Columns: id (int64, the index); task, queue, status, consumer, group, error, message (str);
@@ -290,11 +292,11 @@ class PersistentQInterface(ABC):
 
     @abstractmethod
     def cancel(self, job: Job | int, *, reason: str | None = None, by: str | None = None) -> Job:
-        """Leave any unfinished status for cancelled; a processing job first has to be stopped by its consumer."""
+        """Leave any unfinished status for cancelled; a processing job is first stopped by its consumer."""
 
     @abstractmethod
     def resubmit(self, job: Job | int, *, reason: str | None = None, by: str | None = None) -> Job:
-        """Leave completed, failed or cancelled for pending, with at least one more attempt; the history stays.
+        """Leave completed, failed or cancelled for pending, with one more attempt at least; history stays.
 
         Raises DuplicateJobError naming the unfinished job that has the same unique key.
         """

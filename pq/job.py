@@ -164,7 +164,8 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try of a job that has ended; `outcome` is completed, failed, timeout, cancelled, snoozed,
-    reassigned, marked failed, lease expired or consumer died."""
+    reassigned, marked failed, lease expired or consumer died.
+    """
 
     job_id: int
     attempt: int

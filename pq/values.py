@@ -5,7 +5,7 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import overload
 
 from pq.errors import InvalidJobError
 from pq.job import NewJob, Status
@@ -29,7 +29,7 @@ def name(value: object, what: str) -> str:
     return value
 
 
-def names(values: Sequence[str], what: str) -> tuple[str, ...]:
+def names(values: object, what: str) -> tuple[str, ...]:
     """`values` as names; a lone string is refused, because it would be read letter by letter."""
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise InvalidJobError(f"{what} must be a list of texts, not {type(values).__name__}")
@@ -54,7 +54,7 @@ def job_id(value: object) -> int:
     return value
 
 
-def seconds(value: timedelta | float, what: str, *, positive: bool = False) -> float:
+def seconds(value: object, what: str, *, positive: bool = False) -> float:
     """A timedelta, or a number of seconds, as seconds: not negative, at most a hundred years."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
@@ -67,13 +67,19 @@ def seconds(value: timedelta | float, what: str, *, positive: bool = False) -> f
     return float(value)
 
 
-def moment(value: datetime, what: str) -> float:
+def moment(value: object, what: str) -> float:
     """An aware datetime as seconds since 1970."""
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise InvalidJobError(f"{what} must be a datetime with a time zone, not {value!r:.60}")
     return value.timestamp()
 
 
+@overload
+def to_datetime(value: float) -> datetime: ...
+@overload
+def to_datetime(value: None) -> None: ...
+@overload
+def to_datetime(value: float | None) -> datetime | None: ...
 def to_datetime(value: float | None) -> datetime | None:
     """Seconds since 1970 as an aware datetime."""
     return None if value is None else datetime.fromtimestamp(value, UTC)
@@ -100,11 +106,11 @@ def to_json(value: object, what: str) -> str:
         raise InvalidJobError(f"{what} must be JSON: {error}") from None
     if not exact:
         raise InvalidJobError(
-            f"{what} must be JSON: it has tuples, or keys that are not text, which would come back changed"
+            f"{what} must be JSON: it has tuples, or keys that are no text, and would change"
         )
     if size > VALUE_BYTES:
         raise InvalidJobError(
-            f"{what} must have at most {VALUE_BYTES:,} bytes as JSON; this has {size:,}: store a file and pass its path"
+            f"{what} must have at most {VALUE_BYTES:,} bytes as JSON, not {size:,}: pass the path of a file"
         )
     return text
 

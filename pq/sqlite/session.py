@@ -1,0 +1,163 @@
+"""One thread's connection to the database: its settings, its transactions, its errors as StorageError."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pq.errors import StorageError
+from pq.sqlite.gate import WriteGate
+
+if TYPE_CHECKING:
+    import sqlite3 as sqlite3  # noqa: PLC0414  # re-exported
+
+    from sqlite_utils import Database
+
+BUSY_TIMEOUT_SECONDS = 5.0
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+def load_sqlite_utils() -> ModuleType:
+    """sqlite_utils without pandas: it imports pandas where that is installed, which takes 0.4 s."""
+    if "sqlite_utils" in sys.modules or "pandas" in sys.modules:
+        import sqlite_utils
+    else:
+        sys.modules["pandas"] = None  # type: ignore[assignment]  # "not installed", for this import alone
+        try:
+            import sqlite_utils
+        finally:
+            del sys.modules["pandas"]
+    return sqlite_utils
+
+
+if not TYPE_CHECKING:
+    load_sqlite_utils()
+    from sqlite_utils.utils import sqlite3  # the one SQLite library of this process
+
+_ADVICE = {
+    "SQLITE_FULL": "the disk is full; accepted jobs are safe: free some space",
+    "SQLITE_BUSY": "another program, which does not use pq's gate, holds it locked; see `pq doctor`",
+    "SQLITE_LOCKED": "another program, which does not use pq's gate, holds it locked; see `pq doctor`",
+    "SQLITE_READONLY": "it, or its folder, is read-only for this user",
+    "SQLITE_CANTOPEN": "it cannot be opened; check that its folder exists and may be written",
+    "SQLITE_NOTADB": "it is not an SQLite database; choose another file",
+    "SQLITE_CORRUPT": "it is damaged; restore a backup, or try `sqlite3 FILE .recover`",
+}
+
+
+def storage_error(error: Exception, path: Path) -> StorageError:
+    """The error that a person reads for one of SQLite's."""
+    code = getattr(error, "sqlite_errorname", "") or ""
+    advice = next((text for name, text in _ADVICE.items() if code.startswith(name)), str(error))
+    result = StorageError(f"cannot use the database {path}: {advice}")
+    result.code = code  # type: ignore[attr-defined]  # for the consumer, which waits for a full disk
+    return result
+
+
+def is_storage_trouble(error: sqlite3.Error) -> bool:
+    """Whether the database and not the statement is at fault (a user's own SQL keeps its own errors)."""
+    code = getattr(error, "sqlite_errorname", None) or "SQLITE_ERROR"
+    return not code.startswith(
+        ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_MISUSE")
+    )
+
+
+class Session:
+    """A connection that writes only inside the gate. Not shared by threads; not used after a fork."""
+
+    def __init__(self, path: Path, gate: Path, gate_timeout_seconds: float | None) -> None:
+        self.path = path
+        self.gate_timeout_seconds = gate_timeout_seconds
+        self.in_transaction = False
+        self.seen_version = -1
+        self._durable = True
+        self.gate = WriteGate(gate)
+        try:
+            self.connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_SECONDS
+            )
+            self.execute = self.connection.execute
+            self._set_up()
+        except sqlite3.Error as error:
+            self.gate.close()
+            raise storage_error(error, path) from None
+
+    def _set_up(self) -> None:
+        for pragma in (
+            "trusted_schema = off",
+            "cell_size_check = on",
+            "synchronous = full",
+            f"journal_size_limit = {WAL_LIMIT_BYTES}",
+        ):
+            self.execute(f"pragma {pragma}")
+        if self.execute("pragma journal_mode").fetchone()[0] != "wal":
+            self.gate.enter(self.gate_timeout_seconds)
+            try:
+                self.execute("pragma journal_mode = wal")
+            finally:
+                self.gate.leave()
+
+    @property
+    def db(self) -> "Database":
+        """The same connection as sqlite-utils sees it."""
+        return load_sqlite_utils().Database(self.connection)  # type: ignore[no-any-return]
+
+    def rows(self, statement: str, parameters: Any = ()) -> list[Any]:
+        """A complete read: an unfinished cursor would keep the WAL from shrinking."""
+        try:
+            return self.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise storage_error(error, self.path) from error
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[None]:
+        """One immediate transaction inside the gate; within an open one, a part of that.
+
+        `durable` False leaves the fsync out: what it wrote may be undone by a power cut, together with
+        all that came after it, but never by a crash of the process.
+        """
+        if self.in_transaction:
+            yield
+            return
+        self.gate.enter(self.gate_timeout_seconds)
+        try:
+            try:
+                if durable is not self._durable:
+                    self.execute("pragma synchronous = full" if durable else "pragma synchronous = normal")
+                    self._durable = durable
+                self.execute("begin immediate")
+                self.in_transaction = True
+                yield
+                self.execute("commit")
+            except BaseException as error:
+                with suppress(sqlite3.Error):
+                    if self.connection.in_transaction:
+                        self.execute("rollback")
+                if isinstance(error, sqlite3.Error) and is_storage_trouble(error):
+                    raise storage_error(error, self.path) from error
+                raise
+        finally:
+            self.in_transaction = False
+            self.gate.leave()
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed."""
+        return int(self.rows("pragma data_version")[0][0])
+
+    def close(self) -> None:
+        """Close inside the gate, because the last connection of a database checkpoints."""
+        if self.gate_timeout_seconds is not None:
+            self.gate_timeout_seconds = min(self.gate_timeout_seconds, 5.0)
+        entered = True
+        try:
+            self.gate.enter(self.gate_timeout_seconds)
+        except StorageError:
+            entered = False
+        try:
+            self.connection.close()
+        finally:
+            if entered:
+                self.gate.leave()
+            self.gate.close()

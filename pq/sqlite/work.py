@@ -1,0 +1,421 @@
+"""What producers and consumers do: enqueue, claim, heartbeat, settle, rescue, wait."""
+
+import json
+import math
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from pq import values
+from pq.errors import CancelRequestedError, InvalidJobError, LeaseLostError
+from pq.interface import DEFAULT_QUEUES, LEASE
+from pq.job import Job, NewJob, Status, after_failure
+from pq.records import Outcome, Settled
+from pq.sqlite import presence, sql
+from pq.sqlite.session import Session
+from pq.sqlite.store import Store
+
+INLINE_LENGTH = 2_000
+QUICK_POLL_SECONDS, IDLE_POLL_SECONDS = 0.005, 0.012
+BUCKET_OF = {Status.COMPLETED: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
+
+
+class Working(Store):
+    """The life of a job, as its producer and its consumers drive it."""
+
+    def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Job]:
+        """Store all of the jobs, or none, in one durable transaction."""
+        now = self.clock.now()
+        rows = [self._new_row(job, now) for job in jobs]
+        self.check_space()
+        session = self._session
+        with session.write():
+            return [self._insert(session, row) for row in rows]
+
+    def _new_row(self, job: NewJob, now: float) -> dict[str, Any]:
+        due = values.due_seconds(job, now)
+        tags = values.names(job.tags, "tag")
+        most = self.settings.max_attempts if job.max_attempts is None else job.max_attempts
+        return {
+            "task": values.name(job.task, "task"),
+            "queue": values.name(job.queue, "queue"),
+            "status": "scheduled" if due > now else "pending",
+            "priority": values.whole(job.priority, "priority"),
+            "parameters": values.parameters(job.parameters),
+            "tags": json.dumps(tags, ensure_ascii=False),
+            "group": None if job.group is None else values.name(job.group, "group"),
+            "unique_key": None if job.unique_key is None else values.name(job.unique_key, "unique_key"),
+            "due_at": due,
+            "timeout": None if job.timeout is None else values.seconds(job.timeout, "timeout", positive=True),
+            "max_attempts": values.whole(most, "max_attempts", least=1),
+            "now": now,
+        }
+
+    def _insert(self, session: Session, row: dict[str, Any]) -> Job:
+        if row["unique_key"] is not None:
+            twins = session.execute(sql.TWIN, (row["unique_key"],)).fetchall()
+            if twins:
+                return self._jobs(session, twins, existed=True)[0]
+        parameters = row["parameters"]
+        is_large = len(parameters) > INLINE_LENGTH
+        stored = session.execute(
+            sql.INSERT, row | {"parameters": None if is_large else parameters, "large": int(is_large)}
+        ).fetchall()
+        if is_large:
+            session.execute(sql.PUT_VALUE, (stored[0][0], "parameters", parameters))
+        return self._jobs(session, stored)[0]
+
+    def _jobs(self, session: Session, rows: Sequence[Any], *, existed: bool = False) -> list[Job]:
+        """Rows as jobs, with the large values that stand apart from them."""
+        large: dict[tuple[int, str], str] = {}
+        apart = [row[0] for row in rows if row[-1]]
+        if apart:
+            large = {
+                (id_, name): value for id_, name, value in session.rows(sql.VALUES, (json.dumps(apart),))
+            }
+        return [sql.to_job(row, large, existed=existed) for row in rows]
+
+    # -- taking -----------------------------------------------------------------------------------
+
+    def dequeue_many(
+        self, consumer: str, limit: int, queues: Sequence[str] = DEFAULT_QUEUES, lease: timedelta = LEASE
+    ) -> list[Job]:
+        """Take up to `limit` pending jobs; the claim is not synced, losing it in a power cut is harmless."""
+        values.name(consumer, "consumer")
+        values.names(queues, "queue")
+        limit = values.whole(limit, "limit", least=1)
+        lease_seconds = values.seconds(lease, "lease", positive=True)
+        session = self._session
+        if not session.in_transaction:
+            session.seen_version = session.data_version()
+        if not self._may_have_work(session, consumer, queues):
+            return []
+        with session.write(durable=False):
+            return self._claim(session, consumer, limit, queues, lease_seconds)
+
+    def _may_have_work(self, session: Session, consumer: str, queues: Iterable[str]) -> bool:
+        """A look without the gate: idle consumers must not stand in the writers' way."""
+        if session.rows(sql.ANY_DUE, (self.clock.now(),)):
+            return True
+        return any(session.rows(sql.ANY_READY, {"queue": queue, "consumer": consumer}) for queue in queues)
+
+    def _claim(
+        self, session: Session, consumer: str, limit: int, queues: Sequence[str], lease_seconds: float
+    ) -> list[Job]:
+        now = self.clock.now()
+        if session.execute(sql.ANY_DUE, (now,)).fetchall():
+            session.execute(sql.PROMOTE, (now,))
+        rows: list[Any] = []
+        parameters = {
+            "consumer": consumer,
+            "incarnation": self._incarnations.get(consumer),
+            "lease_until": self.clock.monotonic() + lease_seconds,
+            "now": now,
+        }
+        for queue in queues:
+            taken = session.execute(
+                sql.CLAIM, parameters | {"queue": queue, "limit": limit - len(rows)}
+            ).fetchall()
+            # RETURNING has no order: assigned first, then priority, then age.
+            taken.sort(key=lambda row: (row[9] is None, -row[4], row[0]))
+            rows += taken
+            if len(rows) >= limit:
+                break
+        return self._jobs(session, rows)
+
+    # -- holding ----------------------------------------------------------------------------------
+
+    def heartbeat(
+        self,
+        job: Job,
+        *,
+        progress: float | None = None,
+        message: str | None = None,
+        lease: timedelta = LEASE,
+    ) -> None:
+        """Extend the lease; CancelRequestedError where a person wants the job stopped."""
+        if progress is not None and (isinstance(progress, bool) or not 0 <= progress <= 1):
+            raise InvalidJobError(f"progress must be from 0 to 1, not {progress!r:.50}")
+        session = self._session
+        with session.write(durable=False):
+            rows = session.execute(
+                sql.HEARTBEAT,
+                {
+                    "id": job.id,
+                    "token": job.token,
+                    "lease_until": self.clock.monotonic() + values.seconds(lease, "lease", positive=True),
+                    "progress": progress,
+                    "message": None if message is None else values.storable(message)[: values.ERROR_LENGTH],
+                },
+            ).fetchall()
+        if not rows:
+            raise LeaseLostError(
+                f"job {job.id} is no longer leased with token {job.token}; stop working on it"
+            )
+        if rows[0][0]:
+            raise CancelRequestedError(f"job {job.id} is to be cancelled; stop and fail it")
+
+    def heartbeat_many(self, jobs: Sequence[Job], lease: timedelta = LEASE) -> None:
+        """Extend those of the leases that are still held."""
+        until = self.clock.monotonic() + values.seconds(lease, "lease", positive=True)
+        session = self._session
+        with session.write(durable=False):
+            session.connection.executemany(sql.EXTEND, [(until, job.id, job.token) for job in jobs])
+
+    def standing(self, jobs: Sequence[Job]) -> dict[int, str]:
+        """For each job's id: live, cancel or lost."""
+        rows = self._session.rows(sql.STANDING, (json.dumps([job.id for job in jobs]),))
+        found = {(id_, token): cancel for id_, token, status, cancel in rows if status == "processing"}
+        answer = {}
+        for job in jobs:
+            cancel = found.get((job.id, job.token))
+            answer[job.id] = "lost" if cancel is None else "cancel" if cancel else "live"
+        return answer
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def settle(
+        self,
+        outcomes: Sequence[Outcome],
+        *,
+        consumer: str | None = None,
+        limit: int = 0,
+        queues: Sequence[str] = DEFAULT_QUEUES,
+        lease: timedelta = LEASE,
+    ) -> Settled:
+        """End tries and take the next jobs in one durable transaction."""
+        results = [_result_text(outcome) for outcome in outcomes]
+        lease_seconds = values.seconds(lease, "lease", positive=True)
+        session = self._session
+        if limit and not session.in_transaction:
+            session.seen_version = session.data_version()
+        with session.write(durable=bool(outcomes)):
+            lost = self._end_tries(session, outcomes, results) if outcomes else []
+            taken: list[Job] = []
+            if limit and consumer is not None:
+                taken = self._claim(session, consumer, limit, queues, lease_seconds)
+        return Settled(taken, lost)
+
+    def _end_tries(
+        self, session: Session, outcomes: Sequence[Outcome], results: list[str | None]
+    ) -> list[Job]:
+        """Write the outcomes whose lease is live; the jobs of the others."""
+        ids = json.dumps([outcome.job.id for outcome in outcomes])
+        leases = {row[0]: row for row in session.execute(sql.LEASES, (ids,)).fetchall()}
+        lost: list[Job] = []
+        ends = _Ends(self.clock.now())
+        for outcome, result in zip(outcomes, results, strict=True):
+            lease = leases.get(outcome.job.id)
+            if lease is not None and lease[1] == outcome.job.token and lease[2] == "processing":
+                ends.add(outcome, lease, result)
+                del leases[outcome.job.id]
+            elif not (
+                # The answer to the first call may have been lost.
+                outcome.kind == "completed"
+                and lease is not None
+                and lease[1:3] == (outcome.job.token, "completed")
+            ):
+                lost.append(outcome.job)
+        ends.write(session)
+        return lost
+
+    def rescue(self) -> list[Job]:
+        """Take back jobs of dead consumers and jobs whose lease ran out."""
+        session = self._session
+        dead = [
+            identity
+            for (identity,) in session.rows("select id from consumers where ended_at is null")
+            if not presence.alive(self._presence_path(identity))
+        ]
+        overdue = {"monotonic": self.clock.monotonic(), "dead": json.dumps(dead)}
+        if not dead and not session.rows(sql.OVERDUE, overdue):
+            return []
+        with session.write():
+            # Looked at again inside the gate: a heartbeat may have come first.
+            died = dict(session.execute(sql.OVERDUE, overdue).fetchall())
+            ids = json.dumps(list(died))
+            ends = _Ends(self.clock.now())
+            for lease in session.execute(sql.LEASES, (ids,)).fetchall():
+                ends.add_overdue(lease, died=bool(died[lease[0]]))
+            ends.write(session)
+            for identity in dead:
+                session.execute(
+                    "update consumers set ended_at = ?, doing = 'died' where id = ? and ended_at is null",
+                    (self.clock.now(), identity),
+                )
+            rescued = self._jobs(session, session.execute(sql.GET_MANY, (ids,)).fetchall())
+        for identity in dead:
+            presence.drop(self._presence_path(identity))
+        return rescued
+
+    # -- waiting ----------------------------------------------------------------------------------
+
+    def wait_for_work(self, timeout: timedelta, stop: threading.Event | None = None) -> bool:
+        """Poll SQLite's data version: 7 microseconds a look, 5 to 12 ms apart."""
+        session = self._session
+        deadline = time.monotonic() + values.seconds(timeout, "timeout")
+        due = session.rows(sql.NEXT_DUE)[0][0]
+        pause = QUICK_POLL_SECONDS
+        sleep = time.sleep if stop is None else stop.wait
+        while True:
+            if session.data_version() != session.seen_version:
+                return True
+            if due is not None and due <= self.clock.now():
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0 or (stop is not None and stop.is_set()):
+                return False
+            sleep(min(pause, left))
+            pause = min(pause * 1.02, IDLE_POLL_SECONDS)
+
+    # -- consumers --------------------------------------------------------------------------------
+
+    def register_consumer(self, name: str, queues: Sequence[str] = DEFAULT_QUEUES) -> str:
+        """Enter an incarnation; its presence lock is held until it is unregistered or this process dies."""
+        values.name(name, "consumer")
+        identity = str(uuid.uuid4())
+        presence.hold(self._presence_path(identity))
+        session, now = self._session, self.clock.now()
+        with session.write():
+            session.execute(
+                "insert into consumers (id, name, host, pid, queues, started_at, heartbeat_at) "
+                "values (?, ?, ?, ?, ?, ?, ?)",
+                (identity, name, socket.gethostname(), os.getpid(), json.dumps(list(queues)), now, now),
+            )
+        self._incarnations[name] = identity
+        return identity
+
+    def beat_consumer(self, consumer_id: str, doing: str) -> bool:
+        """Store what the consumer does; True when it is asked to stop."""
+        session = self._session
+        with session.write(durable=False):
+            rows = session.execute(
+                "update consumers set heartbeat_at = ?, doing = ? where id = ? returning stop_requested",
+                (self.clock.now(), values.storable(doing)[:500], consumer_id),
+            ).fetchall()
+        return bool(rows and rows[0][0])
+
+    def unregister_consumer(self, consumer_id: str) -> None:
+        """Mark the consumer as ended and drop its presence."""
+        session = self._session
+        with session.write():
+            session.execute(
+                "update consumers set ended_at = ?, doing = '' where id = ? and ended_at is null",
+                (self.clock.now(), consumer_id),
+            )
+        presence.drop(self._presence_path(consumer_id))
+        self._incarnations = {name: id_ for name, id_ in self._incarnations.items() if id_ != consumer_id}
+
+
+class _Ends:
+    """Tries that end in one transaction: the jobs' rows, the attempts' rows and the buckets."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self._jobs: list[dict[str, Any]] = []
+        self._attempts: list[dict[str, Any]] = []
+        self._values: list[tuple[int, str, str]] = []
+        self._buckets: dict[tuple[int, str, str, str, int], list[float]] = defaultdict(lambda: [0, 0.0])
+
+    def add(self, outcome: Outcome, lease: Any, result: str | None) -> None:
+        """An outcome that its consumer tells."""
+        cancel_requested = bool(lease[5])
+        delay = outcome.delay
+        given_back = False
+        error = None if outcome.error is None else values.error_text(outcome.error)
+        if outcome.kind == "completed":
+            status = Status.COMPLETED
+        elif outcome.kind in ("released", "snoozed") and not cancel_requested:
+            status = Status.PENDING if outcome.kind == "released" else Status.SCHEDULED
+            given_back = True
+        else:
+            status, delay = after_failure(
+                attempt=lease[3],
+                max_attempts=lease[4],
+                cancel_requested=cancel_requested,
+                retry=outcome.retry,
+                delay=delay,
+            )
+        trace = None if outcome.error is None else values.traceback_text(outcome.error)
+        name = "cancelled" if status is Status.CANCELLED else outcome.kind
+        self._end(lease, status, name, error, trace, result, delay, given_back=given_back)
+
+    def add_overdue(self, lease: Any, *, died: bool) -> None:
+        """A try whose consumer died (due again at once) or fell silent (with back-off)."""
+        status, delay = after_failure(
+            attempt=lease[3],
+            max_attempts=lease[4],
+            cancel_requested=bool(lease[5]),
+            retry=True,
+            delay=timedelta(0) if died else None,
+        )
+        reason = "consumer died" if died else "lease expired"
+        self._end(lease, status, reason, reason, None, None, delay, given_back=False)
+
+    def _end(
+        self,
+        lease: Any,
+        status: Status,
+        outcome: str,
+        error: str | None,
+        trace: str | None,
+        result: str | None,
+        delay: timedelta | None,
+        *,
+        given_back: bool,
+    ) -> None:
+        id_, token, _, attempt, _, _, started_at, consumer, queue, task = lease
+        is_large = result is not None and len(result) > INLINE_LENGTH
+        if is_large:
+            self._values.append((id_, "result", result))  # type: ignore[arg-type]
+        self._jobs.append(
+            {
+                "id": id_,
+                "token": token,
+                "status": status,
+                "given_back": int(given_back),
+                "due_at": None if delay is None else self.now + delay.total_seconds(),
+                "result": None if is_large else result,
+                "large": sql.LARGE_RESULT if is_large else 0,
+                "error": error,
+                "finished_at": self.now if status in BUCKET_OF else None,
+            }
+        )
+        if outcome == "released":
+            return
+        self._attempts.append(
+            {
+                "id": id_,
+                "token": token,
+                "attempt": attempt,
+                "outcome": outcome,
+                "consumer": consumer,
+                "started_at": started_at,
+                "now": self.now,
+                "error": error,
+                "traceback": trace,
+            }
+        )
+        duration = max(self.now - started_at, 0.0)
+        slot = math.floor(4 * math.log2(max(duration, 0.001) / 0.001))
+        bucket = self._buckets[int(self.now // 60), queue, task, BUCKET_OF.get(status, "retried"), slot]
+        bucket[0] += 1
+        bucket[1] += duration
+
+    def write(self, session: Session) -> None:
+        """Write all that was added."""
+        many = session.connection.executemany
+        many(sql.END_TRY, self._jobs)
+        many(sql.INSERT_ATTEMPT, self._attempts)
+        many(sql.PUT_VALUE, self._values)
+        many(sql.ADD_TO_BUCKET, [(*key, *sums) for key, sums in self._buckets.items()])
+
+
+def _result_text(outcome: Outcome) -> str | None:
+    return None if outcome.result is None else values.to_json(outcome.result, "result")
