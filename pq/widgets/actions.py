@@ -85,7 +85,9 @@ class Report:
 class Actions:
     """The actions of one page; at most one proposal is open, and it can be used once within two minutes."""
 
-    def __init__(self, queue: PersistentQInterface, *, read_only: bool = False, who: str | None = None) -> None:
+    def __init__(
+        self, queue: PersistentQInterface, *, read_only: bool = False, who: str | None = None
+    ) -> None:
         self.read_only = read_only
         self._queue = queue
         self._who = who or f"{_user()} on the admin page"
@@ -122,8 +124,10 @@ class Actions:
     ) -> Report:
         """Do what was proposed under this nonce; the queue checks each job's status once more."""
         proposal, self._open = self._open, None
-        if proposal is None or not isinstance(nonce, str) or not secrets.compare_digest(
-            nonce.encode(), proposal.nonce.encode()
+        if (
+            proposal is None
+            or not isinstance(nonce, str)
+            or not secrets.compare_digest(nonce.encode(), proposal.nonce.encode())
         ):
             raise RefusedError("this question was answered before, or replaced by another; ask again")
         self._allow(proposal.verb)

@@ -100,14 +100,18 @@ class AdminBoard(Board):
         page = jobs[:PAGE]
         self._next = page[-1].id if len(jobs) > PAGE else None
         self._top = page[0].id if page else None
-        return super()._read() | self._counts() | {
-            "jobs": [rows.job_row(job) for job in page],
-            "filter": asdict(self._filter),
-            "page": len(self._pages),
-            "more": self._next is not None,
-            "held": self._held is not None,
-            "read_only": self._actions.read_only,
-        }
+        return (
+            super()._read()
+            | self._counts()
+            | {
+                "jobs": [rows.job_row(job) for job in page],
+                "filter": asdict(self._filter),
+                "page": len(self._pages),
+                "more": self._next is not None,
+                "held": self._held is not None,
+                "read_only": self._actions.read_only,
+            }
+        )
 
     def _counts(self) -> dict[str, Any]:
         """The counts on the tabs follow queue and task; the lists to choose from do not."""

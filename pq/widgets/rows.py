@@ -112,7 +112,7 @@ def hide_secrets(value: Any, depth: int = DEPTH) -> Any:
 
 
 def clean(text: str) -> str:
-    """`text` as the browser can be sent it, at most 500 characters: a lone surrogate becomes a question mark."""
+    """`text` fit for sending: at most 500 characters, a question mark for a lone surrogate."""
     return text[:TEXT_LENGTH].encode("utf-8", "replace").decode()
 
 

@@ -1,0 +1,177 @@
+"""Serves the ops and the admin page on this machine: `python -m pq.dashboards --token-file FILE`.
+
+Voilà runs each visit's notebook in a kernel of its own. Here it listens on 127.0.0.1 only, asks for a
+token, and serves these two pages and nothing else (see pq/dashboard_server.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pq.errors import InvalidJobError, PQError, StorageError
+from pq.programs import notebooks_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PORT = 8866
+SHORTEST_TOKEN = 16
+NO_TOKEN = ""
+_NOISE = ("is not trusted", "ping_timeout", "No session ID specified")
+
+
+def serve(db: str | None = None, port: int = PORT, token: str | None = None) -> None:
+    """Serve both pages until SIGTERM or Ctrl-C; prints `{"url": …}` as one line when it is ready.
+
+    `db` None means the settings. `token` None makes one, which is then part of the printed address;
+    an empty one lets every user of this machine in. `port` 0 takes a free one. Call it in the main thread.
+    Raises StorageError where the port is taken or the queue cannot be opened.
+    """
+    made = token is None
+    token = secrets.token_urlsafe(24) if token is None else token
+    place = _place(db)
+    with _socket(port) as listening, _scratch() as scratch:
+        _prepare_environment(place, scratch)
+        bound = listening.getsockname()[1]
+        url = f"http://127.0.0.1:{bound}/" + (f"?token={token}" if made else "")
+        _run(listening, scratch, bound, token, url)
+
+
+def read_token(path: str) -> str:
+    """The token in a file, without the line's end; a missing file is made, for this user's eyes only."""
+    file = Path(path)
+    try:
+        with suppress(FileExistsError):
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as new:
+                new.write(secrets.token_urlsafe(24))
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StorageError(f"cannot read the token in {path}: {error}") from None
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise InvalidJobError(
+            f"the token in {path} must have at least {SHORTEST_TOKEN} ASCII characters and no space; "
+            "delete the file and it is made anew"
+        )
+    return token
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: 0 when stopped, 1 when it cannot serve, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        token = NO_TOKEN if options.no_token else None
+        if options.token_file:
+            token = read_token(options.token_file)
+        serve(options.db, options.port, token)
+    except PQError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pq.dashboards", description="Serve the ops and admin page."
+    )
+    parser.add_argument("--db", help="path or URL of the queue (default: PQ_URL, QUEUE_DB_FILE, queue.db)")
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"on 127.0.0.1 (default {PORT}; 0: a free one)"
+    )
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--token-file", help="holds the token; made when missing")
+    who.add_argument("--no-token", action="store_true", help="let every user of this machine in")
+    return parser
+
+
+def _place(db: str | None) -> str:
+    """Where the queue is, such that kernels in another folder find it; opened once, to fail here if at all."""
+    from pq.factory import connect
+    from pq.settings import read_settings
+
+    place = read_settings().database if db is None else db
+    with connect(place):
+        return place if "://" in place else str(Path(place).absolute())
+
+
+@contextmanager
+def _socket(port: int) -> Iterator[socket.socket]:
+    """A listening socket, bound before anything heavy is loaded."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":  # elsewhere this option would let two servers share the port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+            listening.listen(128)
+        except (OSError, OverflowError) as error:
+            raise StorageError(
+                f"cannot serve on 127.0.0.1:{port}: {error}; choose another --port, or 0 for a free one"
+            ) from None
+        listening.setblocking(False)  # noqa: FBT003  # the standard library's own signature
+        yield listening
+    finally:
+        listening.close()
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A private folder for what Jupyter and IPython write, gone afterwards."""
+    folder = tempfile.mkdtemp(prefix="pq-")
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare_environment(place: str, scratch: Path) -> None:
+    """Set what the kernels inherit: the queue, and folders that keep Jupyter out of the user's home."""
+    os.environ["PQ_URL"] = place  # wins over QUEUE_DB_FILE and over a .env file
+    for name, folder in (
+        ("JUPYTER_CONFIG_DIR", "config"),
+        ("JUPYTER_DATA_DIR", "data"),
+        ("JUPYTER_RUNTIME_DIR", "run"),
+        ("IPYTHONDIR", "ipython"),
+    ):
+        path = scratch / folder
+        path.mkdir(mode=0o700)
+        os.environ[name] = str(path)
+    for name in ("JUPYTER_TOKEN", "JUPYTER_TOKEN_FILE"):
+        os.environ.pop(name, None)
+
+
+def _run(listening: socket.socket, scratch: Path, port: int, token: str, url: str) -> None:
+    # jsonschema looks for this grammar, which takes a second to build; nothing here validates addresses.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    from pq.dashboard_server import Dashboards, configuration
+
+    config = configuration(notebooks_folder(), scratch, port, token or None)
+    app = Dashboards([listening], lambda: _say(url), config)
+    app.initialize([])
+    for handler in (*app.log.handlers, *logging.getLogger().handlers):
+        handler.addFilter(_is_news)
+    app.start()
+
+
+def _say(url: str) -> None:
+    sys.stdout.write(json.dumps({"url": url}) + "\n")
+    sys.stdout.flush()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in _NOISE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
