@@ -1,0 +1,54 @@
+# `make run` starts the whole system and `make test` runs all tests, from a fresh clone: both first make
+# .venv and install what is needed, and do so again only when pyproject.toml or constraints.txt changed.
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# Without compiled bytecode each start of a kernel would compile all its imports again.
+PIP := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: run test lint types check clean help
+
+help:
+	@echo 'make run  [ARGS="--jobs 20 --interval 0.2 --no-dashboards"]   start the whole system'
+	@echo 'make test [ARGS="-k stamp"]                                   run the tests'
+	@echo 'make lint, make types, make check (both and the tests), make clean'
+	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that .venv is made with'
+
+run: $(VENV)/installed
+	@$(BIN)/python run_all.py $(ARGS)
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed-test
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "pq needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)"; \
+		echo "choose one by: make PYTHON=python3.12 run"; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "cannot make $(VENV): on Debian and Ubuntu the package python3-venv is needed"; exit 1; }
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made pyproject.toml constraints.txt
+	@echo "installing pq into $(VENV); the first time takes a few minutes"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/made pyproject.toml constraints.txt
+	@echo "installing pq and what its tests need into $(VENV)"
+	@$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/installed

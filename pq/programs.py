@@ -1,0 +1,123 @@
+"""What the system consists of: its roles as programs, and the environment and files they run with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pq import processes
+
+LOG_BYTES = 2_000_000
+LOG_COPIES = 3
+LEAST_SECONDS = 5  # a program that ends sooner has failed, for Supervisor
+GUARD_SECONDS = 8  # of the ten a stop may take
+SUPERVISOR_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One role: its name, its command, and whether it is asked to stop through the queue."""
+
+    name: str
+    command: tuple[str, ...]
+    stops_by_queue: bool
+
+    def guarded(self, state: Path | None = None) -> list[str]:
+        """The command under its guard; with `state` the guard restarts it."""
+        words = [sys.executable, "-m", "pq.guard", "--role", self.name, "--grace", str(GUARD_SECONDS)]
+        if self.stops_by_queue:
+            words += ["--stop-name", self.name]
+        words += ["--restart", str(state)] if state else ["--least", str(LEAST_SECONDS + 1)]
+        return [*words, "--", *self.command]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one run of the system lives.
+
+    `url` is the queue, `folder` its folder, `system` the marker of this run, `private` a folder that only
+    this user can enter; its path is short, because a socket lies in it.
+    """
+
+    url: str
+    folder: Path
+    lock: Path
+    system: str
+    private: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pq-")))
+
+    @property
+    def logs(self) -> Path:
+        """The logs of all roles."""
+        return self.folder / "logs"
+
+    def prepare(self) -> None:
+        """Make the folders, and a way to the logs whose name no configuration file can misread."""
+        for name in ("logs", "runs"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for name in ("runtime", "ipython", "states"):
+            (self.private / name).mkdir(mode=0o700)
+        if sys.platform != "win32":
+            (self.private / "logs").symlink_to(self.logs)
+
+    def remove(self) -> None:
+        """Remove what only this run needed."""
+        shutil.rmtree(self.private, ignore_errors=True)
+
+    def environment(self) -> dict[str, str]:
+        """What all roles find in their environment."""
+        values = dict(os.environ)
+        values |= {
+            processes.SYSTEM: self.system,
+            "PQ_LOCK": str(self.lock),
+            "PQ_URL": self.url,
+            "PYTHONUNBUFFERED": "1",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            # The notebooks run in this Python, whatever kernels the user has installed elsewhere.
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            # Connection files and histories of kernels: nothing of them is worth keeping.
+            "JUPYTER_RUNTIME_DIR": str(self.private / "runtime"),
+            "IPYTHONDIR": str(self.private / "ipython"),
+        }
+        values.pop(processes.ROLE, None)
+        return values | _home(self.private, values.get("HOME"))
+
+
+def _home(private: Path, home: str | None) -> dict[str, str]:
+    if sys.platform == "win32" or (home and os.access(home, os.W_OK | os.X_OK)):
+        return {}
+    return {"HOME": str(private), "JUPYTER_CONFIG_DIR": str(private), "JUPYTER_DATA_DIR": str(private)}
+
+
+def notebook_program(place: Place, kind: str, name: str, plan: dict[str, Any]) -> Program:
+    """A role that is a notebook under papermill, with its plan in a private file."""
+    path = place.private / f"{name}.json"
+    words = {
+        "notebook": str(notebooks_folder() / f"{kind}.ipynb"),
+        "output": str(place.folder / "runs" / f"{name}.ipynb"),
+        "cwd": str(Path.cwd()),
+    }
+    path.write_text(json.dumps(words | plan), encoding="utf-8")
+    path.chmod(0o600)
+    return Program(name, (sys.executable, "-m", "pq.launch", str(path)), stops_by_queue=True)
+
+
+def dashboards_program(port: int, token: Path) -> Program:
+    """The role that serves both pages; the token is in a file, never among the words of the command."""
+    words = (sys.executable, "-m", "pq.dashboards", "--port", str(port), "--token-file", str(token))
+    return Program("dashboards", words, stops_by_queue=False)
+
+
+def notebooks_folder() -> Path:
+    """The folder of the four notebooks: of the checkout, or where the wheel has put them."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "notebooks", here.parent / "notebooks"):
+        if (folder / "consumer.ipynb").is_file():
+            return folder
+    return Path(sysconfig.get_path("data")) / "share" / "pq" / "notebooks"
