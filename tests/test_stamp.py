@@ -2,11 +2,9 @@
 
 import os
 import re
-import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +15,6 @@ from pq.stamp import BLOCK_BYTES, stamp
 from pq.tasks import Context
 
 MARK = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00 "
-FOREVER = {"max_attempts": 1000}
 
 
 @pytest.fixture
@@ -50,12 +47,8 @@ def everything(folder):
     return sorted(str(path) for path in folder.rglob("*") if not path.name.startswith("queue.db"))
 
 
-def unstamped(output):
-    """The lines without what stands in front of each."""
-    return b"".join(re.sub(rb"^" + MARK, b"", line, count=1) for line in output.split_lines())
-
-
 def split(output):
+    """The lines of an output without the time, which each of them has."""
     lines = re.findall(rb"[^\n]*\n|[^\n]+", output)
     assert all(re.match(MARK, line) for line in lines), lines
     return [line[33:] for line in lines]
@@ -122,7 +115,9 @@ def test_an_absolute_path_within_the_folder_is_the_same_file(queue):
     assert run(queue, str(path))["output"] == "processed/a.txt"
 
 
-def test_files_of_the_same_name_from_elsewhere_do_not_overwrite_each_other(queue, tmp_path_factory, monkeypatch):
+def test_files_of_the_same_name_from_elsewhere_do_not_overwrite_each_other(
+    queue, tmp_path_factory, monkeypatch
+):
     roots = [tmp_path_factory.mktemp("root") for _ in range(2)]
     monkeypatch.setenv("PQ_INPUT_ROOT", os.pathsep.join(map(str, roots)))
     (queue.folder / "inbox" / "a.txt").write_text("inbox")
@@ -168,7 +163,9 @@ def test_what_is_no_path_fails(queue, path):
     assert everything(queue.folder) == before
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../outside.txt", "inbox/../../outside.txt", "/", "/dev/zero"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../outside.txt", "inbox/../../outside.txt", "/", "/dev/zero"]
+)
 def test_a_path_outside_the_folder_fails(queue, path):
     (queue.folder.parent / "outside.txt").write_text("secret")
     assert "lies outside" in refused(queue, path)
@@ -271,8 +268,10 @@ def test_a_fifo_fails_without_hanging(queue):
 
 
 def test_the_database_itself_is_refused(queue):
-    refused(queue, "queue.db")
-    assert queue.counts()["processing"] == 1
+    assert "queue.backup" in refused(queue, "queue.db")
+    (queue.folder / "inbox" / "link").symlink_to(queue.folder / "queue.db")
+    assert "queue.backup" in refused(queue, "inbox/link")
+    assert queue.counts()["processing"] == 2
 
 
 def test_a_folder_in_the_place_of_the_output_is_refused(queue):
@@ -300,9 +299,8 @@ def test_a_file_without_permission_fails(queue):
     child = os.fork()
     if child == 0:
         os.setgroups([])
-        os.chmod(queue.folder, 0o755)
-        for folder in queue.folder.parents[:2]:
-            os.chmod(folder, 0o755)
+        for folder in (queue.folder, *queue.folder.parents[:2]):
+            folder.chmod(0o755)
         os.setresgid(65534, 65534, 65534)
         os.setresuid(65534, 65534, 65534)
         try:
@@ -351,7 +349,9 @@ def test_a_large_file_reports_its_progress(queue, monkeypatch):
     monkeypatch.setattr("pq.stamp.PROGRESS_SECONDS", 0)
     (queue.folder / "inbox" / "a.txt").write_bytes(b"x" * BLOCK_BYTES * 4)
     reports = []
-    monkeypatch.setattr(Context, "progress", lambda _self, part, message=None: reports.append((part, message)))
+    monkeypatch.setattr(
+        Context, "progress", lambda _self, part, message=None: reports.append((part, message))
+    )
     run(queue, "inbox/a.txt")
     assert [part for part, _ in reports] == [0.25, 0.5, 0.75, 1.0]
     assert reports[0][1] == "262,144 of 1,048,576 bytes"
