@@ -183,7 +183,7 @@ def statements(text: str) -> list[str]:
 
 
 def migrations() -> Migrations:
-    """All steps from an empty database to today's, in order; new ones are appended, old ones never changed."""
+    """All steps from an empty database to today's, in order; append new ones, never change old ones."""
     from sqlite_utils.migrations import Migrations
 
     steps = Migrations("pq")

@@ -190,7 +190,7 @@ class Working(Store):
         lease: timedelta = LEASE,
     ) -> Settled:
         """End tries and take the next jobs in one durable transaction."""
-        results = [_result_text(outcome) for outcome in outcomes]
+        results = [_checked(outcome) for outcome in outcomes]
         lease_seconds = values.seconds(lease, "lease", positive=True)
         session = self._session
         if limit and not session.in_transaction:
@@ -417,5 +417,10 @@ class _Ends:
         many(sql.ADD_TO_BUCKET, [(*key, *sums) for key, sums in self._buckets.items()])
 
 
-def _result_text(outcome: Outcome) -> str | None:
+def _checked(outcome: Outcome) -> str | None:
+    """The result as JSON, after a look at what else could not be stored."""
+    if outcome.delay is not None:
+        values.seconds(outcome.delay, "delay")
+    elif outcome.kind == "snoozed":
+        raise InvalidJobError("a snooze needs a delay")
     return None if outcome.result is None else values.to_json(outcome.result, "result")

@@ -1,0 +1,130 @@
+"""What the tests share: a clock moved by hand, a queue on every backend, and the proof that nothing leaks."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+import pq
+from pq.interface import PersistentQInterface
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--deep", action="store_true", help="run the long tests too")
+    parser.addoption("--kills", type=int, default=50, help="SIGKILLs in tests/test_crash.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--deep"):
+        return
+    for item in items:
+        if item.get_closest_marker("deep"):
+            item.add_marker(pytest.mark.skip(reason="deep: run with --deep"))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """In .ci/run a test that skips for a missing tool has failed."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("PQ_CI") and "deep" not in str(report.longrepr):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+@dataclass
+class FakeClock:
+    """Time as an argument: tests move it and never sleep."""
+
+    wall: float = 1_800_000_000.0
+    mono: float = 1_000.0
+    boot_id: str = "first boot"
+
+    def now(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.mono
+
+    def boot(self) -> str:
+        return self.boot_id
+
+    def advance(self, seconds: float) -> None:
+        self.wall += seconds
+        self.mono += seconds
+
+
+BACKENDS = ("sqlite",)
+Connect = Callable[..., PersistentQInterface]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(params=BACKENDS)
+def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]:
+    """Opens the same queue again and again, with the clock that is given."""
+    opened: list[PersistentQInterface] = []
+
+    def open_queue(clock: FakeClock | None = None) -> PersistentQInterface:
+        opened.append(pq.connect(tmp_path / "queue.db", clock=clock))
+        return opened[-1]
+
+    yield open_queue
+    for queue in opened:
+        queue.close()
+
+
+@pytest.fixture
+def queue(connect: Connect, clock: FakeClock) -> PersistentQInterface:
+    return connect(clock)
+
+
+@pytest.fixture(autouse=True)
+def no_setting_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "QUEUE_DB_FILE",
+        "PQ_URL",
+        "MAX_ATTEMPTS",
+        "TIMEOUT_SECONDS",
+        "INTERVAL_TIME",
+        "PQ_INPUT_ROOT",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """A test that leaves a child process behind fails."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    deadline = time.monotonic() + 5
+    while True:
+        left = [
+            child
+            for child in psutil.Process().children(recursive=True)
+            if child.pid not in before and _is_running(child)
+        ]
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            names = [child.cmdline() for child in left]
+            for child in left:
+                child.kill()
+            pytest.fail(f"left behind: {names}")
+        time.sleep(0.05)
+
+
+def _is_running(process: psutil.Process) -> bool:
+    try:
+        # Python's own helpers of multiprocessing live as long as the test run.
+        helper = any("multiprocessing" in part for part in process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and not helper
+    except psutil.NoSuchProcess:
+        return False
