@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _place(db: str | None) -> str:
-    """Where the queue is, such that kernels in another folder find it; opened once, to fail here if at all."""
+    """Where the queue is, for kernels in another folder; opened once, so that it fails here if at all."""
     from pq.factory import connect
     from pq.settings import read_settings
 
@@ -159,8 +159,8 @@ def _run(listening: socket.socket, scratch: Path, port: int, token: str, url: st
     config = configuration(notebooks_folder(), scratch, port, token or None)
     app = Dashboards([listening], lambda: _say(url), config)
     app.initialize([])
-    for handler in (*app.log.handlers, *logging.getLogger().handlers):
-        handler.addFilter(_is_news)
+    for place in (*app.log.handlers, logging.getLogger("tornado.general")):
+        place.addFilter(_is_news)
     app.start()
 
 

@@ -67,7 +67,7 @@ function filters(send) {
   const tabs = el("div", { class: "pq-tabs", role: "group", "aria-label": "Status" });
   const buttons = ["", ...STATUSES].map((status) => {
     const count = el("span", { class: "pq-count" });
-    const glyph = el("span", { class: "pq-glyph", "aria-hidden": "true" }, GLYPH[status] ?? "");
+    const glyph = el("span", { class: "pq-glyph", "aria-hidden": "true", hidden: !status }, GLYPH[status] ?? "");
     const button = el("button", { type: "button", "data-testid": `tab-${status || "all"}`, onclick: () => change({ status }) },
       glyph, status || "all", count);
     tabs.append(button);

@@ -109,6 +109,7 @@ const long = (read) => (cell, item) => {
   attribute(cell, "title", read(item) || null);
 };
 const clamp = (cell) => cell.append(el("span", { class: "pq-clamp" }));
+const short = (cell) => cell.append(el("span", { class: "pq-name" }));
 const plain = (read) => (cell, item, now) => text(cell, read(item, now));
 
 function age(job, now) {
@@ -121,11 +122,11 @@ function age(job, now) {
 const JOB = {
   id: { name: "Job", class: "pq-number", show: plain((job) => job.id) },
   status: { name: "Status", make: (cell) => cell.append(badge()), show: (cell, job) => setBadge(cell.firstChild, job.status) },
-  task: { name: "Task", class: "pq-strong", make: clamp, show: long((job) => job.task) },
-  queue: { name: "Queue", make: clamp, show: long((job) => job.queue) },
+  task: { name: "Task", class: "pq-strong", make: short, show: long((job) => job.task) },
+  queue: { name: "Queue", make: short, show: long((job) => job.queue) },
   parameters: { name: "Parameters", class: "pq-code", make: clamp, show: long((job) => job.parameters) },
   consumer: {
-    name: "Consumer", make: clamp,
+    name: "Consumer", make: short,
     show: long((job) => (job.assigned ? `→ ${job.assigned}` : job.consumer ?? "")),
   },
   attempt: { name: "Attempt", class: "pq-number", show: plain((job) => `${job.attempt} of ${job.attempts}`) },
@@ -158,7 +159,7 @@ const LIVES = { live: ["completed", "live"], stopping: ["scheduled", "stopping"]
 
 function consumersTable() {
   return table("Consumers", "consumers", [
-    { name: "Consumer", class: "pq-strong", make: clamp, show: long((c) => c.name) },
+    { name: "Consumer", class: "pq-strong", make: short, show: long((c) => c.name) },
     { name: "State", make: (cell) => cell.append(badge()), show: (cell, c) => setBadge(cell.firstChild, ...LIVES[c.state]) },
     { name: "Doing", make: clamp, show: long((c) => c.doing) },
     { name: "Queues", make: clamp, show: long((c) => c.queues) },

@@ -22,7 +22,7 @@ function queuesTable() {
     name, class: "pq-number", show: plain((queue) => number(queue.counts[status])),
   });
   return table("Queues", "queues", [
-    { name: "Queue", class: "pq-strong", make: clamp, show: long((queue) => queue.name) },
+    { name: "Queue", class: "pq-strong", make: short, show: long((queue) => queue.name) },
     count("Pending", "pending"), count("Scheduled", "scheduled"), count("Processing", "processing"),
     count("Completed", "completed"), count("Failed", "failed"),
     { name: "Longest wait", show: plain((queue, now) => (queue.oldest ? duration(now - queue.oldest) : "–")) },
