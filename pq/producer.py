@@ -57,7 +57,7 @@ class Summary:
     name: str
     jobs: int
     seconds: float
-    reason: str
+    ended: str
 
 
 def produce(
@@ -69,6 +69,7 @@ def produce(
     count: int | None = None,
     queue: str = "default",
     display: bool = True,
+    headless: bool = False,
 ) -> Summary:
     """Enqueue a stamp job for a new random file in inbox/ every `interval` seconds, until stopped.
 
@@ -79,9 +80,9 @@ def produce(
     final name. Sub-folders and links are left alone.
 
     `interval` None means the setting INTERVAL_TIME (5 s); `queue.set_setting("interval", "2.5")` changes
-    it while it runs. Ends after `count` jobs, when somebody asks it to stop (`stop_consumer`), on
-    SIGTERM and on Ctrl-C. A full disk is waited out. The jobs carry `name` as a tag. `display` False
-    shows nothing: use it where output is collected, as papermill does.
+    it for all producers that run then. Ends after `count` jobs, when somebody asks it to stop
+    (`stop_consumer`), on SIGTERM and on Ctrl-C. A full disk is waited out. The jobs carry `name` as a
+    tag. `headless`, like `display` False, shows nothing.
     """
     checked_name(name, "a producer's name")
     checked_name(queue, "queue")
@@ -93,7 +94,7 @@ def produce(
             _seconds(interval),
             _count(count),
             _Texts(opened, name, queue) if source is None else _Folder(opened, name, queue, Path(source)),
-            stack.enter_context(open_display(enabled=display)),
+            stack.enter_context(open_display(enabled=display and not headless)),
         )
         stack.enter_context(_signals(producer.stop))
         return producer.run()
@@ -125,7 +126,7 @@ class _Producer:
         self.stops.put(reason)
 
     def run(self) -> Summary:
-        self.ignored = self.queue.setting(INTERVAL_SETTING)
+        self.ignored = self._age_interval()
         self.identity = self.queue.register_consumer(self.name, queues=())
         self.beat_at = begun = time.monotonic()
         try:
@@ -194,6 +195,18 @@ class _Producer:
             log.warning("%s cannot reach the queue: %s", self.name, error)
             return None
         return "asked to stop" if stop else None
+
+    def _age_interval(self) -> str | None:
+        """Mark the interval that an earlier change left as old, by a space, so that a new one shows.
+
+        Otherwise the same number, set again after the start, could not be told from the old one.
+        """
+        with self.queue.transaction():
+            text = self.queue.setting(INTERVAL_SETTING)
+            if text is not None and not text.endswith(" "):
+                text += " "
+                self.queue.set_setting(INTERVAL_SETTING, text)
+        return text
 
     def _read_interval(self) -> None:
         text = self.queue.setting(INTERVAL_SETTING)

@@ -19,6 +19,12 @@ from pq.sqlite import PersistentQSQLite
 LIMIT_SECONDS = 20
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Once a second is for people."""
+    monkeypatch.setattr("pq.producer.BEAT_SECONDS", 0.05)
+
+
 @pytest.fixture
 def queue(tmp_path):
     with pq.connect(str(tmp_path / "queue.db")) as queue:
@@ -72,7 +78,7 @@ def produce_from(queue, source, count, **options):
 
 def test_each_job_names_a_whole_file_of_its_own(queue):
     summary = produce(queue, count=5, interval=0.01, display=False)
-    assert (summary.name, summary.jobs, summary.reason) == ("producer-1", 5, "count reached")
+    assert (summary.name, summary.jobs, summary.ended) == ("producer-1", 5, "count reached")
     jobs = queue.list()
     assert {(job.task, job.queue, job.tags) for job in jobs} == {("stamp", "default", ("producer-1",))}
     files = sorted(path.relative_to(queue.folder).as_posix() for path in (queue.folder / "inbox").iterdir())
@@ -150,7 +156,7 @@ def test_it_ends_when_somebody_asks_it_to(queue):
         until(lambda: queue.counts()["pending"] == 1)
         assert queue.stop_consumer("producer-1") == 1
         until(lambda: summaries)
-    assert (summaries[0].jobs, summaries[0].reason) == (1, "asked to stop")
+    assert (summaries[0].jobs, summaries[0].ended) == (1, "asked to stop")
 
 
 def test_it_tells_what_it_does(queue):
@@ -167,9 +173,16 @@ def test_the_interval_can_be_changed_while_it_runs(queue):
     assert summaries[0].jobs >= 10
 
 
-def test_an_interval_of_an_earlier_run_does_not_count(queue):
+def test_an_interval_of_an_earlier_run_does_not_count_until_it_is_set_again(queue):
     queue.set_setting("interval", "1000")
     assert produce(queue, interval=0.01, count=3, display=False).jobs == 3
+    queue.set_setting("interval", "0.01")
+    with producing(queue, interval=1000), producing(queue, interval=1000, name="producer-2"):
+        until(lambda: queue.counts()["pending"] == 5)
+        until(lambda: all(one.doing.endswith("every 1000 s") for one in queue.consumers()))
+        queue.set_setting("interval", "0.01")
+        until(lambda: queue.counts()["pending"] > 30)
+        assert {job.tags for job in queue.list(limit=30)} == {("producer-1",), ("producer-2",)}
 
 
 @pytest.mark.parametrize("text", ["soon", "", "-1", "0", "nan", "inf", "1e400"])
@@ -209,7 +222,7 @@ def test_a_signal_ends_it_gracefully_and_at_once(queue, number):
         output, errors = child.communicate(timeout=LIMIT_SECONDS)
     assert (child.returncode, errors) == (0, "")
     assert "jobs=1, seconds=" in output
-    assert f"reason='{number.name}'" in output
+    assert f"ended='{number.name}'" in output
     assert queue.consumers() == []
 
 
