@@ -46,6 +46,7 @@ class Guard:
     grace: float = GRACE_SECONDS
     least: float = 0.0
     state: Path | None = None
+    temporary: Path | None = None
     events: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -90,6 +91,8 @@ class Guard:
         environment = dict(os.environ)
         if self.role:
             environment[processes.ROLE] = self.role
+        if self.temporary:
+            environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary))
         try:
             # A session of its own: a Ctrl-C or a signal to the group must pass through the guard.
             child = subprocess.Popen(self.command, env=environment, start_new_session=True)  # noqa: S603  # its own caller's words
@@ -173,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help="seconds to end by itself")
     parser.add_argument("--least", type=float, default=0.0, help="seconds to stay after a quick success")
     parser.add_argument("--restart", type=Path, metavar="STATE", help="restart, and write the state here")
+    parser.add_argument("--temporary", type=Path, help="the folder for the command's temporary files")
     parser.add_argument("--remove", type=Path, help="a folder to remove in the end")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
@@ -187,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         grace=options.grace,
         least=options.least,
         state=options.restart,
+        temporary=options.temporary,
     )
     try:
         return guard.run()

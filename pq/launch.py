@@ -8,9 +8,14 @@ into a number.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from pq import processes
+
+LONGEST_ADDRESS = 100  # a socket's path may have 107 bytes, and `-5` is added
 
 
 def main(plan: str) -> int:
@@ -38,11 +43,17 @@ def _run(notebook: str, output: str, parameters: dict[str, Any], cwd: str) -> in
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
     _say(f"running {notebook} into {output}")
     try:
         papermill.execute_notebook(
-            _literal(notebook), _literal(output), parameters, cwd=cwd, progress_bar=False, log_output=False
+            _literal(notebook),
+            _literal(output),
+            parameters,
+            cwd=cwd,
+            progress_bar=False,
+            config=Config(KernelManager=_private_sockets()),
         )
     except DeadKernelError:
         _say("the kernel died")
@@ -52,6 +63,18 @@ def _run(notebook: str, output: str, parameters: dict[str, Any], cwd: str) -> in
         return 1
     _say(f"{notebook} has ended")
     return 0
+
+
+def _private_sockets() -> dict[str, str]:
+    """Kernels listen in the private folder: a port is seen by others, and two kernels may choose the same."""
+    folder = os.environ.get("JUPYTER_RUNTIME_DIR")
+    role = os.environ.get(processes.ROLE)
+    if os.name != "posix" or not folder or not role:
+        return {}
+    address = f"{folder}/{role}-{os.getpid()}"
+    if len(os.fsencode(address)) > LONGEST_ADDRESS:
+        return {}
+    return {"transport": "ipc", "ip": address, "connection_file": f"{address}.json"}
 
 
 def _literal(path: str) -> str:

@@ -28,12 +28,15 @@ class Program:
     name: str
     command: tuple[str, ...]
     stops_by_queue: bool
+    temporary: Path | None = None
 
     def guarded(self, state: Path | None = None) -> list[str]:
         """The command under its guard; with `state` the guard restarts it."""
         words = [sys.executable, "-m", "pq.guard", "--role", self.name, "--grace", str(GUARD_SECONDS)]
         if self.stops_by_queue:
             words += ["--stop-name", self.name]
+        if self.temporary:
+            words += ["--temporary", str(self.temporary)]
         words += ["--restart", str(state)] if state else ["--least", str(LEAST_SECONDS + 1)]
         return [*words, "--", *self.command]
 
@@ -61,7 +64,7 @@ class Place:
         """Make the folders, and a way to the logs whose name no configuration file can misread."""
         for name in ("logs", "runs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        for name in ("runtime", "ipython", "states"):
+        for name in ("runtime", "ipython", "states", "t"):
             (self.private / name).mkdir(mode=0o700)
         if sys.platform != "win32":
             (self.private / "logs").symlink_to(self.logs)
@@ -108,10 +111,13 @@ def notebook_program(place: Place, kind: str, name: str, plan: dict[str, Any]) -
     return Program(name, (sys.executable, "-m", "pq.launch", str(path)), stops_by_queue=True)
 
 
-def dashboards_program(port: int, token: Path) -> Program:
-    """The role that serves both pages; the token is in a file, never among the words of the command."""
+def dashboards_program(place: Place, port: int, token: Path) -> Program:
+    """The role that serves both pages; the token is in a file, never among the words of the command.
+
+    Voilà's temporary files go where they are removed with the system, even if Voilà is killed.
+    """
     words = (sys.executable, "-m", "pq.dashboards", "--port", str(port), "--token-file", str(token))
-    return Program("dashboards", words, stops_by_queue=False)
+    return Program("dashboards", words, stops_by_queue=False, temporary=place.private / "t")
 
 
 def notebooks_folder() -> Path:

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import http.client
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pq import ownership, processes
 from pq.bounded import BoundedRun, newest_id, shares
+from pq.dashboards import read_token
 from pq.errors import PQError
 from pq.programs import SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
 from pq.screen import Screen
@@ -76,7 +76,7 @@ class System:
     def _programs(self) -> Iterator[Program]:
         options = self.options
         # An address may hold a password, which an executed notebook must not show: PQ_URL has it.
-        common = {} if "://" in self.place.url else {"db": self.place.url}
+        common = {"db": None if "://" in self.place.url else self.place.url, "headless": True}
         counts = shares(options.jobs, options.producers) if options.jobs is not None else []
         for index in range(options.producers):
             name = f"producer-{index + 1}"
@@ -91,19 +91,19 @@ class System:
             yield notebook_program(self.place, "consumer", name, {"parameters": {**common, "name": name}})
         if options.dashboards:
             self.port = free_port(options.port)
-            yield dashboards_program(self.port, token_file(self.place))
+            yield dashboards_program(self.place, self.port, token_file(self.place))
 
     def _rows(self, supervisor: SupervisingProcess) -> dict[str, str]:
         options = self.options
         rows = {
-            "pq": f"{options.producers} producers, {options.consumers} consumers "
-            f"under {type(supervisor).__name__} (pid {os.getpid()})",
+            "pq": f"producers: {options.producers}, consumers: {options.consumers}, "
+            f"kept alive by {type(supervisor).__name__} (pid {os.getpid()})",
             "queue": self.queue.url,
             "runs": f"{self.place.folder / 'runs'}",
             "logs": f"{self.place.logs}",
         }
         if options.dashboards:
-            token = token_file(self.place).read_text(encoding="utf-8")
+            token = read_token(str(token_file(self.place)))
             for page in ("ops", "admin"):
                 rows[page] = f"http://127.0.0.1:{self.port}/{page}?token={token}"
         end = f"ends when {options.jobs} jobs are finished; " if options.jobs is not None else ""
@@ -193,15 +193,8 @@ def free_port(wanted: int) -> int:
 
 
 def token_file(place: Place) -> Path:
-    """The file with the dashboards' token, made once per database and readable by this user alone."""
-    path = place.lock.with_name(place.lock.name.removesuffix("-run") + "-token")
-    with (
-        contextlib.suppress(FileExistsError),
-        os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file,
-    ):
-        file.write(secrets.token_urlsafe(24))
-    path.chmod(0o600)
-    return path
+    """The file with the dashboards' token: one per database, beside it."""
+    return place.lock.with_name(place.lock.name.removesuffix("-run") + "-token")
 
 
 def answers(port: int) -> bool:
