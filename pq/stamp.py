@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from pq.errors import InvalidJobError, StorageError
+from pq.errors import InvalidJobError
 from pq.tasks import Context, task
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def stamp(context: Context, path: str) -> dict[str, object]:
     InvalidJobError where another try cannot help. The result names the output (relative to the folder),
     and the lines and bytes that were read.
     """
-    source = _allowed(context.folder, path)
+    source = _allowed(context, path)
     with _open_input(source, path) as data:
         output = _output(context, source)
         temporary = output.with_name(f".stamp-{context.job.id}-{context.job.token}.tmp")
@@ -82,8 +82,9 @@ def sync_folder(folder: Path) -> None:
 # -- what may be read -----------------------------------------------------------------------------
 
 
-def _allowed(folder: Path, path: object) -> Path:
-    """The real place of `path` (relative to `folder`), which lies below an input root."""
+def _allowed(context: Context, path: object) -> Path:
+    """The real place of `path` (relative to the folder), which lies below an input root."""
+    folder = context.folder
     if not isinstance(path, str) or not path:
         raise InvalidJobError(f"path must be the name of a file, not {path!r:.100}")
     try:
@@ -93,6 +94,11 @@ def _allowed(folder: Path, path: object) -> Path:
     if not any(source.is_relative_to(root) for root in input_roots(folder)):
         raise InvalidJobError(
             f"cannot stamp {path!r:.300}: it lies outside {folder}; {INPUT_ROOT} may name more folders"
+        )
+    # Closing one of these files would drop the locks that this process has on it.
+    if str(source).startswith(os.path.realpath(context.queue.url)):
+        raise InvalidJobError(
+            f"cannot stamp {path!r:.300}: it is a part of the queue; use `pq backup` for a copy"
         )
     return source
 
@@ -108,8 +114,6 @@ def _open_input(source: Path, path: str) -> BinaryIO:
         flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         number = os.open(source, flags)
-    except StorageError as error:  # the guard of the database's own files
-        raise InvalidJobError(f"cannot stamp {path!r:.300}: {error}") from None
     except OSError as error:
         if error.errno not in _FINAL:
             raise

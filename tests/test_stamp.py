@@ -267,11 +267,18 @@ def test_a_fifo_fails_without_hanging(queue):
     assert "not a regular file" in refused(queue, "inbox/fifo")
 
 
-def test_the_database_itself_is_refused(queue):
-    assert "queue.backup" in refused(queue, "queue.db")
-    (queue.folder / "inbox" / "link").symlink_to(queue.folder / "queue.db")
-    assert "queue.backup" in refused(queue, "inbox/link")
-    assert queue.counts()["processing"] == 2
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_files_of_the_queue_itself_are_refused_and_it_keeps_its_locks(queue, linked):
+    identity = queue.register_consumer("consumer-1")
+    for name in ("queue.db", "queue.db-wal", "queue.db-gate", f"queue.db-consumers/{identity}"):
+        path = name
+        if linked:
+            path = f"inbox/{name.replace('/', '-')}"
+            (queue.folder / path).symlink_to(queue.folder / name)
+        assert "part of the queue" in refused(queue, path)
+    script = f"import pq; print(pq.connect({str(queue.folder / 'queue.db')!r}).rescue())"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_folder_in_the_place_of_the_output_is_refused(queue):
