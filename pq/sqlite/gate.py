@@ -26,7 +26,10 @@ class WriteGate:
         self._file = self._open()
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StorageError(f"cannot open {self._path}: {error.strerror}") from None
 
     def enter(self, timeout_seconds: float | None) -> None:
         """Wait for the turn; StorageError after `timeout_seconds` (None: wait without end)."""

@@ -46,6 +46,8 @@ def alive(path: Path) -> bool:
             file = os.open(path, os.O_RDWR)
         except FileNotFoundError:
             return False
+        except PermissionError:  # another user's; only its lease can tell
+            return True
         try:
             return not _try_lock(file)
         finally:
