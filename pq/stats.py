@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 PAGE = 500
 MINUTE = timedelta(minutes=1)
-# A try that was cancelled, snoozed or taken over by a person has not failed.
-FAILURES = frozenset({"failed", "timeout", "marked failed", "lease expired", "consumer died"})
 
 _TEXTS = ("task", "queue", "status", "consumer", "group", "error", "message")
 _NUMBERS = ("priority", "attempt", "max_attempts")
@@ -29,7 +27,7 @@ _TIMES = ("due_at", "created_at", "started_at", "finished_at")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The tries that ended within one minute."""
+    """The jobs that were completed, or failed for good, within one minute; a retry counts as neither."""
 
     minute: datetime
     completed: int
@@ -51,8 +49,8 @@ class QueueSummary:
 class Summary:
     """The whole queue at one moment.
 
-    `completed` and `failed` are the tries that ended within the last `minutes`; a retried job counts
-    once per try. `failed_share` is None where nothing ended. `per_minute` is the mean over the window.
+    `completed` and `failed` are the jobs that ended so within the last `minutes`; `failed_share` is None
+    where none did. `per_minute` is the mean of both over that window.
     """
 
     at: datetime
@@ -93,7 +91,7 @@ def summary(queue: PersistentQInterface, minutes: int = 5, now: datetime | None 
 
 
 def throughput(queue: PersistentQInterface, minutes: int = 60, now: datetime | None = None) -> list[Point]:
-    """The ended tries of the last `minutes` minutes, oldest first, the running one last; gaps are zeros."""
+    """One point for each of the last `minutes` minutes, oldest first, the present one last; gaps are 0."""
     last = (now or datetime.now(UTC)).replace(second=0, microsecond=0)
     first = last - (minutes - 1) * MINUTE
     totals = {first + step * MINUTE: [0, 0] for step in range(minutes)}
@@ -103,12 +101,12 @@ def throughput(queue: PersistentQInterface, minutes: int = 60, now: datetime | N
             continue
         if bucket.outcome == "completed":
             pair[0] += bucket.jobs
-        elif bucket.outcome in FAILURES:
+        elif bucket.outcome == "failed":
             pair[1] += bucket.jobs
     return [Point(minute, completed, failed) for minute, (completed, failed) in totals.items()]
 
 
-def frame(queue: PersistentQInterface, *, limit: int | None = None, **filters: Any) -> pd.DataFrame:
+def frame(queue: PersistentQInterface, /, *, limit: int | None = None, **filters: Any) -> pd.DataFrame:
     """Jobs as a DataFrame, newest first; the columns are those that `PersistentQInterface.frame` names.
 
     An empty answer has the same columns and dtypes.

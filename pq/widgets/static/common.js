@@ -210,7 +210,7 @@ function chart() {
       text(hint, `${new Date(minute * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}: ${done} completed, ${failed} failed`);
     });
     const [done, failed] = points.reduce((sum, point) => [sum[0] + point[1], sum[1] + point[2]], [0, 0]);
-    text(name, `Tries ended per minute in the last hour: ${number(done)} completed, ${number(failed)} failed`);
+    text(name, `Jobs finished per minute in the last hour: ${number(done)} completed, ${number(failed)} failed`);
   };
   return { root: picture, update };
 }

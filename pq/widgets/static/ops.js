@@ -33,8 +33,8 @@ function queuesTable() {
 function render({ model, el: node }) {
   const frame = page(model, node, "admin");
   const counts = tiles();
-  const rate = figure("Ended per minute", "per-minute");
-  const failed = figure("Failed tries", "failed-share");
+  const rate = figure("Finished per minute", "per-minute");
+  const failed = figure("Failed, last 5 min", "failed-share");
   const oldest = figure("Longest wait", "oldest");
   const throughput = chart();
   const legend = el("p", { class: "pq-legend" },
@@ -49,7 +49,7 @@ function render({ model, el: node }) {
     counts.root,
     el("div", { class: "pq-card pq-flow" },
       el("div", { class: "pq-figures" }, rate.root, failed.root, oldest.root),
-      el("div", { class: "pq-plot" }, el("h2", {}, "Tries ended per minute"), legend, throughput.root)),
+      el("div", { class: "pq-plot" }, el("h2", {}, "Jobs finished per minute"), legend, throughput.root)),
     ...[consumers, queues, running, failures].map((part) => el("div", { class: "pq-card" }, part.root)),
   );
   return frame.draw((view, now) => {
