@@ -8,7 +8,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,18 @@ class Place:
     """Where one run of the system lives.
 
     `url` is the queue, `folder` its folder, `system` the marker of this run, `private` a folder that only
-    this user can enter; its path is short, because a socket lies in it.
+    this user can enter; its path is short, because sockets lie in it.
     """
 
     url: str
     folder: Path
     lock: Path
     system: str
-    private: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pq-")))
+
+    @property
+    def private(self) -> Path:
+        """Known from the marker alone, so that the next run can remove what a killed one left."""
+        return Path(tempfile.gettempdir()) / f"pq-{self.system[:12]}"
 
     @property
     def logs(self) -> Path:
@@ -64,6 +68,7 @@ class Place:
         """Make the folders, and a way to the logs whose name no configuration file can misread."""
         for name in ("logs", "runs"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.private.mkdir(mode=0o700)
         for name in ("runtime", "ipython", "states", "t"):
             (self.private / name).mkdir(mode=0o700)
         if sys.platform != "win32":

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pq import ownership, processes
@@ -262,9 +262,10 @@ def _run(options: argparse.Namespace) -> int:
             pid = owned.pid if owned else "unknown"
             raise UsageError(f"the system already runs on {queue.url} (pid {pid}); stop that one first")
         with contextlib.closing(owned):
+            place = Place(url, queue.folder.absolute(), owned.path, system)
             if owned.previous:  # what is left of a run that was killed together with its guards
                 processes.end_marked(owned.previous.system)
-            place = Place(url, queue.folder.absolute(), owned.path, system)
+                replace(place, system=owned.previous.system).remove()
             return System(options, queue, place).run()
 
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import psutil
@@ -235,6 +236,7 @@ def test_when_run_all_is_killed_nothing_is_left_and_the_next_run_starts(tmp_path
         system.end(signal.SIGKILL)
         until(lambda: not system.left(), system)
         until(lambda: not private.exists(), system)
+    private.mkdir()  # as if the guard that removes it had been killed too
 
     # Here the jobs fail, which a bounded run must not pass over.
     for path in (tmp_path / "processed").iterdir():
@@ -244,6 +246,7 @@ def test_when_run_all_is_killed_nothing_is_left_and_the_next_run_starts(tmp_path
     failing = System(tmp_path, "--no-dashboards", "--jobs", "1", MAX_ATTEMPTS="1")
     assert failing.process.wait(120) == 1, logs(failing)
     assert "0 completed, 1 failed" in failing.text()
+    assert not private.exists()
 
 
 def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path):
@@ -273,10 +276,7 @@ def test_trouble_is_named_in_the_status_line():
 def test_supervisor_reads_our_configuration_and_all_roles_stop_together(tmp_path):
     from supervisor.options import ServerOptions
 
-    place = Place(
-        str(tmp_path / "queue.db"), tmp_path, tmp_path / "queue.db-run", "none", tmp_path / "private"
-    )
-    place.private.mkdir()
+    place = Place(str(tmp_path / "queue.db"), tmp_path, tmp_path / "queue.db-run", uuid.uuid4().hex)
     place.prepare()
     programs = [
         Program("a", ("echo", "50%", "x y"), stops_by_queue=True),
@@ -291,15 +291,18 @@ def test_supervisor_reads_our_configuration_and_all_roles_stop_together(tmp_path
     assert [process.name for process in group.process_configs] == ["a", "b"]
     assert group.process_configs[0].command.endswith("-- echo 50% 'x y'")
     assert "--stop-name a" in group.process_configs[0].command
+    assert stat.S_IMODE(place.private.stat().st_mode) == 0o700
+    place.remove()
+    assert (place.private.exists(), place.logs.is_dir()) == (False, True)
 
 
 def test_without_a_home_the_roles_get_one_and_the_marker_is_not_inherited(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "missing"))
     monkeypatch.setenv(processes.ROLE, "consumer-9")
-    place = Place("q.db", tmp_path, tmp_path / "q.db-run", "marker", tmp_path / "private")
+    place = Place("q.db", tmp_path, tmp_path / "q.db-run", "marker")
 
     environment = place.environment()
 
-    assert environment["HOME"] == str(tmp_path / "private")
+    assert environment["HOME"] == str(place.private)
     assert environment[processes.SYSTEM] == "marker"
     assert processes.ROLE not in environment
