@@ -1,13 +1,11 @@
 """What producers and consumers do: enqueue, claim, heartbeat, settle, rescue, wait."""
 
 import json
-import math
 import os
 import socket
 import threading
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -15,15 +13,14 @@ from typing import Any
 from pq import values
 from pq.errors import CancelRequestedError, InvalidJobError, LeaseLostError
 from pq.interface import DEFAULT_QUEUES, LEASE
-from pq.job import Job, NewJob, Status, after_failure
+from pq.job import Job, NewJob
 from pq.records import Outcome, Settled
 from pq.sqlite import presence, sql
+from pq.sqlite.ends import INLINE_LENGTH, Ends
 from pq.sqlite.session import Session
 from pq.sqlite.store import Store
 
-INLINE_LENGTH = 2_000
 QUICK_POLL_SECONDS, IDLE_POLL_SECONDS = 0.005, 0.012
-BUCKET_OF = {Status.COMPLETED: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
 
 
 class Working(Store):
@@ -209,7 +206,7 @@ class Working(Store):
         ids = json.dumps([outcome.job.id for outcome in outcomes])
         leases = {row[0]: row for row in session.execute(sql.LEASES, (ids,)).fetchall()}
         lost: list[Job] = []
-        ends = _Ends(self.clock.now())
+        ends = Ends(self.clock.now())
         for outcome, result in zip(outcomes, results, strict=True):
             lease = leases.get(outcome.job.id)
             if lease is not None and lease[1] == outcome.job.token and lease[2] == "processing":
@@ -240,7 +237,7 @@ class Working(Store):
             # Looked at again inside the gate: a heartbeat may have come first.
             died = dict(session.execute(sql.OVERDUE, overdue).fetchall())
             ids = json.dumps(list(died))
-            ends = _Ends(self.clock.now())
+            ends = Ends(self.clock.now())
             for lease in session.execute(sql.LEASES, (ids,)).fetchall():
                 ends.add_overdue(lease, died=bool(died[lease[0]]))
             ends.write(session)
@@ -311,110 +308,6 @@ class Working(Store):
             )
         presence.drop(self._presence_path(consumer_id))
         self._incarnations = {name: id_ for name, id_ in self._incarnations.items() if id_ != consumer_id}
-
-
-class _Ends:
-    """Tries that end in one transaction: the jobs' rows, the attempts' rows and the buckets."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-        self._jobs: list[dict[str, Any]] = []
-        self._attempts: list[dict[str, Any]] = []
-        self._values: list[tuple[int, str, str]] = []
-        self._buckets: dict[tuple[int, str, str, str, int], list[float]] = defaultdict(lambda: [0, 0.0])
-
-    def add(self, outcome: Outcome, lease: Any, result: str | None) -> None:
-        """An outcome that its consumer tells."""
-        cancel_requested = bool(lease[5])
-        delay = outcome.delay
-        given_back = False
-        error = None if outcome.error is None else values.error_text(outcome.error)
-        if outcome.kind == "completed":
-            status = Status.COMPLETED
-        elif outcome.kind in ("released", "snoozed") and not cancel_requested:
-            status = Status.PENDING if outcome.kind == "released" else Status.SCHEDULED
-            given_back = True
-        else:
-            status, delay = after_failure(
-                attempt=lease[3],
-                max_attempts=lease[4],
-                cancel_requested=cancel_requested,
-                retry=outcome.retry,
-                delay=delay,
-            )
-        trace = None if outcome.error is None else values.traceback_text(outcome.error)
-        name = "cancelled" if status is Status.CANCELLED else outcome.kind
-        self._end(lease, status, name, error, trace, result, delay, given_back=given_back)
-
-    def add_overdue(self, lease: Any, *, died: bool) -> None:
-        """A try whose consumer died (due again at once) or fell silent (with back-off)."""
-        status, delay = after_failure(
-            attempt=lease[3],
-            max_attempts=lease[4],
-            cancel_requested=bool(lease[5]),
-            retry=True,
-            delay=timedelta(0) if died else None,
-        )
-        reason = "consumer died" if died else "lease expired"
-        self._end(lease, status, reason, reason, None, None, delay, given_back=False)
-
-    def _end(
-        self,
-        lease: Any,
-        status: Status,
-        outcome: str,
-        error: str | None,
-        trace: str | None,
-        result: str | None,
-        delay: timedelta | None,
-        *,
-        given_back: bool,
-    ) -> None:
-        id_, token, _, attempt, _, _, started_at, consumer, queue, task = lease
-        is_large = result is not None and len(result) > INLINE_LENGTH
-        if is_large:
-            self._values.append((id_, "result", result))  # type: ignore[arg-type]
-        self._jobs.append(
-            {
-                "id": id_,
-                "token": token,
-                "status": status,
-                "given_back": int(given_back),
-                "due_at": None if delay is None else self.now + delay.total_seconds(),
-                "result": None if is_large else result,
-                "large": sql.LARGE_RESULT if is_large else 0,
-                "error": error,
-                "finished_at": self.now if status in BUCKET_OF else None,
-            }
-        )
-        if outcome == "released":
-            return
-        self._attempts.append(
-            {
-                "id": id_,
-                "token": token,
-                "attempt": attempt,
-                "outcome": outcome,
-                "consumer": consumer,
-                "started_at": started_at,
-                "now": self.now,
-                "error": error,
-                "traceback": trace,
-            }
-        )
-        duration = max(self.now - started_at, 0.0)
-        slot = math.floor(4 * math.log2(max(duration, 0.001) / 0.001))
-        bucket = self._buckets[int(self.now // 60), queue, task, BUCKET_OF.get(status, "retried"), slot]
-        bucket[0] += 1
-        bucket[1] += duration
-
-    def write(self, session: Session) -> None:
-        """Write all that was added."""
-        many = session.connection.executemany
-        many(sql.END_TRY, self._jobs)
-        many(sql.INSERT_ATTEMPT, self._attempts)
-        many(sql.PUT_VALUE, self._values)
-        many(sql.ADD_TO_BUCKET, [(*key, *sums) for key, sums in self._buckets.items()])
 
 
 def _checked(outcome: Outcome) -> str | None:

@@ -1,0 +1,121 @@
+"""The end of tries: what a settled or overdue try writes to its job, its attempts and the buckets."""
+
+import math
+from collections import defaultdict
+from datetime import timedelta
+from typing import Any
+
+from pq import values
+from pq.job import Status, after_failure
+from pq.records import Outcome
+from pq.sqlite import sql
+from pq.sqlite.session import Session
+
+INLINE_LENGTH = 2_000
+"""Longer parameters and results stand in job_values, away from the row that is claimed and listed."""
+
+BUCKET_OF = {Status.COMPLETED: "completed", Status.FAILED: "failed", Status.CANCELLED: "cancelled"}
+
+
+class Ends:
+    """Tries that end in one transaction: the jobs' rows, the attempts' rows and the buckets."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+        self._jobs: list[dict[str, Any]] = []
+        self._attempts: list[dict[str, Any]] = []
+        self._values: list[tuple[int, str, str]] = []
+        self._buckets: dict[tuple[int, str, str, str, int], list[float]] = defaultdict(lambda: [0, 0.0])
+
+    def add(self, outcome: Outcome, lease: Any, result: str | None) -> None:
+        """An outcome that its consumer tells."""
+        cancel_requested = bool(lease[5])
+        delay = outcome.delay
+        given_back = False
+        error = None if outcome.error is None else values.error_text(outcome.error)
+        if outcome.kind == "completed":
+            status = Status.COMPLETED
+        elif outcome.kind in ("released", "snoozed") and not cancel_requested:
+            status = Status.PENDING if outcome.kind == "released" else Status.SCHEDULED
+            given_back = True
+        else:
+            status, delay = after_failure(
+                attempt=lease[3],
+                max_attempts=lease[4],
+                cancel_requested=cancel_requested,
+                retry=outcome.retry,
+                delay=delay,
+            )
+        trace = None if outcome.error is None else values.traceback_text(outcome.error)
+        name = "cancelled" if status is Status.CANCELLED else outcome.kind
+        self._end(lease, status, name, error, trace, result, delay, given_back=given_back)
+
+    def add_overdue(self, lease: Any, *, died: bool) -> None:
+        """A try whose consumer died (due again at once) or fell silent (with back-off)."""
+        status, delay = after_failure(
+            attempt=lease[3],
+            max_attempts=lease[4],
+            cancel_requested=bool(lease[5]),
+            retry=True,
+            delay=timedelta(0) if died else None,
+        )
+        reason = "consumer died" if died else "lease expired"
+        self._end(lease, status, reason, reason, None, None, delay, given_back=False)
+
+    def _end(
+        self,
+        lease: Any,
+        status: Status,
+        outcome: str,
+        error: str | None,
+        trace: str | None,
+        result: str | None,
+        delay: timedelta | None,
+        *,
+        given_back: bool,
+    ) -> None:
+        id_, token, _, attempt, _, _, started_at, consumer, queue, task = lease
+        is_large = result is not None and len(result) > INLINE_LENGTH
+        if is_large:
+            self._values.append((id_, "result", result))  # type: ignore[arg-type]
+        self._jobs.append(
+            {
+                "id": id_,
+                "token": token,
+                "status": status,
+                "given_back": int(given_back),
+                "due_at": None if delay is None else self.now + delay.total_seconds(),
+                "result": None if is_large else result,
+                "large": sql.LARGE_RESULT if is_large else 0,
+                "error": error,
+                "finished_at": self.now if status in BUCKET_OF else None,
+            }
+        )
+        if outcome == "released":
+            return
+        self._attempts.append(
+            {
+                "id": id_,
+                "token": token,
+                "attempt": attempt,
+                "outcome": outcome,
+                "consumer": consumer,
+                "started_at": started_at,
+                "now": self.now,
+                "error": error,
+                "traceback": trace,
+            }
+        )
+        duration = max(self.now - started_at, 0.0)
+        slot = math.floor(4 * math.log2(max(duration, 0.001) / 0.001))
+        bucket = self._buckets[int(self.now // 60), queue, task, BUCKET_OF.get(status, "retried"), slot]
+        bucket[0] += 1
+        bucket[1] += duration
+
+    def write(self, session: Session) -> None:
+        """Write all that was added."""
+        many = session.connection.executemany
+        many(sql.END_TRY, self._jobs)
+        many(sql.INSERT_ATTEMPT, self._attempts)
+        many(sql.PUT_VALUE, self._values)
+        many(sql.ADD_TO_BUCKET, [(*key, *sums) for key, sums in self._buckets.items()])

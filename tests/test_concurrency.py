@@ -1,0 +1,58 @@
+"""Many processes on one file: each job once, and nobody waits for ever."""
+
+import subprocess
+import sys
+
+import pytest
+from processes import Consumers, wait_for
+
+import pq
+from pq import NewJob
+
+
+@pytest.mark.parametrize("prefetch", [1, 50])
+def test_four_consumers_drain_two_thousand_jobs_each_exactly_once(tmp_path, prefetch):
+    consumers = Consumers(tmp_path, prefetch=prefetch)
+    with pq.connect(consumers.path) as queue:
+        jobs = queue.enqueue_many([NewJob("mark", consumers.parameters()) for _ in range(2000)])
+        try:
+            for number in range(4):
+                consumers.start(f"consumer-{number}")
+            wait_for(lambda: queue.counts()["completed"] == 2000, limit=120, what="2,000 completed jobs")
+        finally:
+            consumers.stop()
+        assert consumers.started() == {(job.id, 1): 1 for job in jobs}
+        took = queue.frame()["consumer"].value_counts()
+        assert took.sum() == 2000
+        assert len(took) == 4, took
+
+
+ENQUEUE = """
+import sys, pq
+queue = pq.connect(sys.argv[1])
+for number in range(int(sys.argv[2])):
+    queue.enqueue("mark", {"number": number}, unique_key=f"key-{number % 10}" if len(sys.argv) > 3 else None)
+"""
+
+
+def enqueue_from(path, processes, jobs, *more):
+    running = [
+        subprocess.Popen([sys.executable, "-c", ENQUEUE, path, str(jobs), *more]) for _ in range(processes)
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0] * processes
+
+
+def test_every_job_of_four_producers_is_there(tmp_path):
+    path = str(tmp_path / "queue.db")
+    enqueue_from(path, 4, 100)
+    with pq.connect(path) as queue:
+        numbers = queue.frame()["parameters"].map(lambda parameters: parameters["number"]).value_counts()
+        assert numbers.to_dict() == dict.fromkeys(range(100), 4)
+
+
+def test_a_unique_key_holds_between_processes(tmp_path):
+    path = str(tmp_path / "queue.db")
+    enqueue_from(path, 4, 50, "unique")
+    with pq.connect(path) as queue:
+        assert queue.counts()["pending"] == 10
+        assert len({job.unique_key for job in queue.list()}) == 10
