@@ -62,6 +62,21 @@ class Consumers:
         return Counter((int(job), int(token)) for job, token in (line.split() for line in lines))
 
 
+ENQUEUE_ONE = """
+import sys, pq
+queue = pq.connect(sys.argv[1])
+print(queue.enqueue("stamp").id)
+"""
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """What a process of its own prints."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
 def wait_for(condition, limit: float = 60.0, what: str = "the condition") -> None:
     """Wait until it holds; a limit only so that a failing test ends."""
     deadline = time.monotonic() + limit

@@ -9,22 +9,12 @@ import threading
 from datetime import timedelta
 
 import pytest
-from processes import wait_for
+from processes import ENQUEUE_ONE, run_python, wait_for
 
 import pq
 from pq import NewJob
 from pq.sqlite import PersistentQSQLite, presence, schema
 from pq.sqlite.gate import WriteGate
-
-
-def run_python(code: str, *arguments: str) -> str:
-    """What a process of its own prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
 
 # -- the gate -------------------------------------------------------------------------------------
 
@@ -259,7 +249,7 @@ def test_another_process_wakes_a_waiting_consumer(tmp_path):
     with pq.connect(path) as queue:
         assert queue.dequeue("c") is None
         assert queue.wait_for_work(timedelta(0)) is False
-        run_python(OPEN_NEW, path)
+        run_python(ENQUEUE_ONE, path)
         assert queue.wait_for_work(timedelta(seconds=20)) is True
         assert queue.dequeue("c").id == 1
 

@@ -10,19 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from processes import ENQUEUE_ONE, run_python
 
 import pq
 from pq.sqlite import safety
-
-
-def run_python(code: str, *arguments: str) -> str:
-    """What a process of its own prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
 
 # -- opening --------------------------------------------------------------------------------------
 
@@ -148,17 +139,10 @@ def test_a_read_only_folder_is_named(exists):
         shutil.rmtree(folder)
 
 
-OPEN_NEW = """
-import sys, pq
-queue = pq.connect(sys.argv[1])
-print(queue.enqueue("stamp").id)
-"""
-
-
 def test_processes_that_open_a_new_file_at_once_agree(tmp_path):
     path = str(tmp_path / "queue.db")
     processes = [
-        subprocess.Popen([sys.executable, "-c", OPEN_NEW, path], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", ENQUEUE_ONE, path], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     ids = sorted(int(process.communicate(timeout=60)[0]) for process in processes)
