@@ -16,6 +16,7 @@ from pq.commands_invocation import Invocation
 from pq.errors import PQError
 from pq.terminal import say
 
+INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell reports for a program that the closed pipe ended
 
 
@@ -30,6 +31,8 @@ class OneLineErrors(TyperGroup):
         except PQError as error:
             say(f"pq: {error}", error=True)
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             _drop_stdout()
             raise typer.Exit(BROKEN_PIPE) from None

@@ -96,7 +96,9 @@ class Tally:
 
 def by_status(statuses: Iterable[Status]) -> dict[str, int]:
     """How often each status occurs, the most frequent first."""
-    return {status.value: number for status, number in Counter(statuses).most_common()}
+    counts = Counter(statuses)
+    found = (status for status in Status if counts[status])
+    return {status.value: counts[status] for status in sorted(found, key=lambda status: -counts[status])}
 
 
 def _listed(counts: Mapping[str, int]) -> str:

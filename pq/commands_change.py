@@ -9,7 +9,7 @@ import typer
 from pq import commands_invocation as invocation
 from pq.commands_bulk import Act, choose, run_bulk
 from pq.commands_invocation import AsJson, DryRun, Reason, Yes, confirmed, every_job, opened, write_json
-from pq.errors import InvalidJobError, JobNotFoundError
+from pq.errors import InvalidJobError, PQError
 from pq.job import FINISHED
 from pq.terminal import say
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Jobs by their ids.")]
 All = Annotated[bool, typer.Option("--all", help="All jobs.")]
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE")]
+
+
+class ConsumerNotFoundError(PQError, LookupError):
+    """No live consumer has this name or uuid."""
 
 
 def filters_of(
@@ -263,7 +267,7 @@ def stop_consumer(
     with opened(context) as jobs:
         asked = jobs.stop_consumer(name, reason=reason)
     if not asked:
-        raise JobNotFoundError(f"no live consumer is called {name}; `pq consumers` lists them")
+        raise ConsumerNotFoundError(f"no live consumer is called {name}; `pq consumers` lists them")
     _told({"consumer": name, "asked": asked}, f"{name} is asked to stop ({asked})", as_json=as_json)
 
 

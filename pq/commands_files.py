@@ -59,16 +59,17 @@ def delete_files(
     with opened(context) as jobs:
         choice = choose(jobs, ids or [], filters, everything=everything)
         found = list(files_below(jobs.folder))
-        kept = named_files(jobs.folder, every_job(jobs, status=[status.value for status in UNFINISHED]))
-        wanted = _wanted(jobs, choice, found, everything=everything) - kept
-        chosen = sorted(file for file in found if file.name in wanted and not _is_live(jobs, file))
+        wanted = _wanted(jobs, choice, found, everything=everything) - _needed(jobs)
+        chosen = sorted(file for file in found if file.name in wanted)
         size = sum(file.size for file in chosen)
         if not as_json:
             say(f"{len(chosen)} files match, {size:,} bytes")
         deleted: list[str] = []
         if chosen and not dry_run:
             confirmed(f"delete {len(chosen)} files below {jobs.folder}", yes=yes)
-            deleted = [file.name for file in chosen if unlink_below(jobs.folder, file.name)]
+            needed = _needed(jobs)  # looked at again: the question may have stood for an hour
+            names = [file.name for file in chosen if file.name not in needed]
+            deleted = [name for name in names if unlink_below(jobs.folder, name)]
     _report(chosen, deleted, dry_run=dry_run, as_json=as_json)
 
 
@@ -92,10 +93,11 @@ def _wanted(
     return named_files(queue.folder, finished)
 
 
-def _is_live(queue: "PersistentQInterface", file: Found) -> bool:
-    """Whether a live consumer's own notebook is this file."""
-    path = Path(file.name)
-    return path.parts[0] == "runs" and path.stem in {consumer.name for consumer in queue.consumers()}
+def _needed(queue: "PersistentQInterface") -> set[str]:
+    """The files that unfinished jobs name, and the notebooks in which live consumers run."""
+    unfinished = every_job(queue, status=[status.value for status in UNFINISHED])
+    notebooks = {str(Path("runs", f"{consumer.name}.ipynb")) for consumer in queue.consumers()}
+    return named_files(queue.folder, unfinished) | notebooks
 
 
 def named_files(folder: Path, jobs: Iterable[Job]) -> set[str]:

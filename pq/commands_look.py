@@ -1,7 +1,9 @@
 """The commands that only look: list, show, failed, stats, consumers, queues, doctor, version."""
 
+import sys
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -90,7 +92,7 @@ def _show_page(page: "Sequence[Job]", limit: int, *, as_json: bool) -> None:
         say("no jobs")
     else:
         show(job_table(page, datetime.now(UTC)))
-        if len(page) == limit:
+        if len(page) == limit and sys.stdout.isatty():
             say(f"there may be more: add --after {page[-1].id}", error=True)
 
 
@@ -110,7 +112,7 @@ def job_table(jobs: "Sequence[Job]", now: datetime) -> "Table":
         )
         for job in jobs
     ]
-    return table(JOB_HEADINGS, rows)
+    return table(JOB_HEADINGS, rows, flexible=("parameters", "error"))
 
 
 def when(job: "Job", now: datetime) -> str:
@@ -131,7 +133,13 @@ def _progress(job: "Job") -> str:
 
 
 def _parameters(job: "Job") -> str:
-    return " ".join(f"{name}={value}" for name, value in job.parameters.items())
+    """The parameters as `name=value`, texts without quotes; the first ones suffice for a column."""
+    import json
+
+    shown = []
+    for name, value in islice(job.parameters.items(), 10):
+        shown.append(f"{name}={value[:100] if isinstance(value, str) else json.dumps(plain(value))[:100]}")
+    return " ".join(shown)
 
 
 def show_job(
@@ -189,8 +197,8 @@ def _show_attempts(attempts: "Sequence[Attempt]") -> None:
         length = span(attempt.finished_at - attempt.started_at)
         say("")
         say(
-            f"attempt {attempt.attempt}: {attempt.outcome} after {length}, by {attempt.consumer or 'nobody'}, "
-            f"ended {clock_time(attempt.finished_at)}"
+            f"attempt {attempt.attempt}: {attempt.outcome} after {length}, "
+            f"by {attempt.consumer or 'nobody'}, ended {clock_time(attempt.finished_at)}"
         )
         if attempt.error:
             say(f"  {attempt.error}")
@@ -215,9 +223,9 @@ def stats(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Show how many attempts ended lately, in all and per task, and how long they took.
+    """Show how many jobs ended lately, in all and per task, and how long their attempts took.
 
-    A job that needed three attempts counts three times.
+    Per task, `retried` counts the attempts that failed and were followed by another.
     """
     from pq.stats import summary
 
@@ -251,16 +259,13 @@ def per_task(buckets: "Sequence[Bucket]") -> list[dict[str, Any]]:
 
 
 def _task_numbers(task: str, buckets: "Sequence[Bucket]") -> dict[str, Any]:
-    from pq.stats import FAILURES
-
     total = sum(bucket.jobs for bucket in buckets)
-    completed = sum(bucket.jobs for bucket in buckets if bucket.outcome == "completed")
-    failures = sum(bucket.jobs for bucket in buckets if bucket.outcome in FAILURES)
+    by_outcome = dict.fromkeys(("completed", "failed", "retried", "cancelled"), 0)
+    for bucket in buckets:
+        by_outcome[bucket.outcome] = by_outcome.get(bucket.outcome, 0) + bucket.jobs
     return {
         "task": task,
-        "completed": completed,
-        "failed": failures,
-        "other": total - completed - failures,
+        **by_outcome,
         "mean_seconds": sum(bucket.seconds for bucket in buckets) / total if total else 0.0,
         "median_seconds": _quantile(buckets, 0.5),
         "p95_seconds": _quantile(buckets, 0.95),
@@ -308,7 +313,9 @@ def consumer_table(found: "Sequence[Consumer]", now: datetime) -> "Table":
         )
         for consumer in found
     ]
-    return table(("consumer", "state", "doing", "queues", "process", "started", "heartbeat"), rows)
+    return table(
+        ("consumer", "state", "doing", "queues", "process", "started", "heartbeat"), rows, flexible=("doing",)
+    )
 
 
 def consumer_state(consumer: "Consumer") -> str:

@@ -1,7 +1,9 @@
 """The commands that bring in jobs, run them, and keep the database well."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,7 @@ from typer.core import TyperCommand
 from pq import commands_invocation as invocation
 from pq.commands_invocation import AsJson, opened, write_json
 from pq.errors import InvalidJobError, StorageError
-from pq.terminal import say
+from pq.terminal import block, say
 
 NAME = r"[^\W\d]\w*"
 
@@ -157,7 +159,7 @@ def produce(
     from pq.producer import produce as run
 
     seconds = None if interval is None else invocation.duration(interval, "--interval").total_seconds()
-    with opened(context, create=True) as jobs:
+    with opened(context, create=True) as jobs, _logged(), _own_output(as_json=as_json):
         summary = run(jobs, name=name, source=source, interval=seconds, count=count, queue=queue)
     _tell_summary(summary, as_json=as_json)
 
@@ -190,7 +192,7 @@ def consume(
     """Take jobs and run their tasks, until stopped by Ctrl-C, SIGTERM or stop-consumer."""
     from pq.consumer import consume as run
 
-    with opened(context, create=True) as jobs:
+    with opened(context, create=True) as jobs, _logged(), _own_output(as_json=as_json):
         summary = run(
             jobs,
             name=name,
@@ -200,9 +202,34 @@ def consume(
             lease=None if lease is None else invocation.duration(lease, "--lease"),
             count=count,
             until_empty=until_empty,
+            display=not as_json,
             hard_exit=True,
         )
     _tell_summary(summary, as_json=as_json)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Write pq's log lines to stderr, made safe; on a terminal, which has the display, only warnings."""
+    import logging
+
+    class SafeFormatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return block(super().format(record))
+
+    handler, logger = logging.StreamHandler(), logging.getLogger("pq")
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.setLevel(logging.WARNING if sys.stderr.isatty() else logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _own_output(*, as_json: bool) -> AbstractContextManager[Any]:
+    """With --json stdout holds the answer alone: what tasks print goes to stderr."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
 def _tell_summary(summary: Any, *, as_json: bool) -> None:

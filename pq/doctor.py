@@ -138,7 +138,7 @@ def sqlite_version(facts: Mapping[str, Any]) -> Finding:
         f"{version} has the WAL-reset bug, which loses committed rows when connections write and checkpoint "
         "at the same time; pq's own processes are safe, because its gate lets one at a time: "
         "let no other program write to the file",
-        "a Python whose SQLite is 3.51.3 or newer, such as `conda install -c conda-forge 'libsqlite>=3.51.3'`",
+        "use a Python with a newer SQLite, such as `conda install -c conda-forge 'libsqlite>=3.51.3'`",
     )
 
 
@@ -177,7 +177,12 @@ def journal(facts: Mapping[str, Any]) -> Finding:
             "close other programs on the file, then `pq checkpoint`, which sets it to wal again",
         )
     if facts["synchronous"] < 2:
-        return Finding("journal mode", "error", "synchronous is not full: a power cut loses accepted jobs")
+        return Finding(
+            "journal mode",
+            "error",
+            "synchronous is not full: a power cut loses accepted jobs",
+            "restart every process that uses the queue: pq sets it when it opens a file",
+        )
     return Finding("journal mode", "ok", "wal, synchronous full")
 
 

@@ -97,22 +97,30 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> "Table":
-    """A plain table; cells are Text, or anything else, which is made safe. Counts stand to the right."""
-    from rich import box
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]], *, flexible: Sequence[str] = ()
+) -> "Table":
+    """A plain table of one line a row; cells are Text, or anything else, which is made safe.
+
+    Columns of numbers stand to the right. Where the width does not suffice, the `flexible` columns
+    are cut first.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=None, expand=False)
-    if title is not None:
-        made.title, made.title_justify = Text(title), "left"
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", expand=False)
     lines = [[cell if isinstance(cell, Text) else Text(safe(cell)) for cell in row] for row in rows]
     for index, heading in enumerate(headings):
         right = bool(lines) and all(_is_number(line[index].plain) for line in lines)
         made.add_column(
-            Text(heading), justify="right" if right else "left", overflow="ellipsis", no_wrap=True
+            Text(heading, no_wrap=True, overflow="ellipsis"),
+            justify="right" if right else "left",
+            overflow="ellipsis",
+            no_wrap=heading not in flexible,  # rich takes width from columns that may wrap first
         )
     for line in lines:
+        for cell in line:
+            cell.no_wrap, cell.overflow = True, "ellipsis"
         made.add_row(*line)
     return made
 
@@ -125,7 +133,10 @@ def show(*parts: "RenderableType") -> None:
     """Print rich renderables on stdout."""
     target = console()
     for part in parts:
-        target.print(part)
+        try:
+            target.print(part)
+        except SystemExit:  # rich's own answer to a reader that went away; `pq` has one for all output
+            raise BrokenPipeError from None
 
 
 def say(text: str, *, error: bool = False) -> None:
