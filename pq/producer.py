@@ -87,7 +87,7 @@ def produce(
     checked_name(name, "a producer's name")
     checked_name(queue, "queue")
     with contextlib.ExitStack() as stack:
-        opened = db if isinstance(db, PersistentQInterface) else stack.enter_context(connect(_url(db)))
+        opened = db if isinstance(db, PersistentQInterface) else stack.enter_context(connect(db))
         producer = _Producer(
             opened,
             name,
@@ -96,14 +96,19 @@ def produce(
             _Texts(opened, name, queue) if source is None else _Folder(opened, name, queue, Path(source)),
             stack.enter_context(open_display(enabled=display and not headless)),
         )
-        stack.enter_context(_signals(producer.stop))
+        stack.enter_context(_signals(producer.stops.put))
         return producer.run()
 
 
 class _Source(Protocol):
-    """Where jobs come from; `submit` enqueues up to `limit` of them and tells how many."""
+    """Where jobs come from."""
 
-    def submit(self, limit: float) -> int: ...
+    @property
+    def more(self) -> bool:
+        """Whether there are some to submit without waiting."""
+
+    def submit(self, limit: float) -> int:
+        """Enqueue up to `limit`, as many as take no longer than a moment; how many they were."""
 
 
 @dataclass
@@ -120,10 +125,6 @@ class _Producer:
     failures: int = 0
     # Its put may run in a signal handler while get waits, which threading.Event does not allow.
     stops: "waiting.SimpleQueue[str]" = field(default_factory=waiting.SimpleQueue)
-
-    def stop(self, reason: str) -> None:
-        """End soon; safe in a signal handler."""
-        self.stops.put(reason)
 
     def run(self) -> Summary:
         self.ignored = self._age_interval()
@@ -142,8 +143,11 @@ class _Producer:
             self._submit()
             if self.jobs == self.count:
                 break
-            if reason := self._wait(since):
+            at_once = self.source.more and not self.failures
+            if reason := self._wait(-math.inf if at_once else since):
                 return reason
+            if at_once:
+                continue
             # Keep the beat, but do not catch up on what a pause or a slow disk cost.
             since = max(since + self._pause(), time.monotonic() - self._pause())
         return "count reached"
@@ -227,6 +231,8 @@ class _Producer:
 class _Texts:
     """Random text files in inbox/: the file first, then its job."""
 
+    more = False
+
     def __init__(self, queue: PersistentQInterface, name: str, line: str) -> None:
         self.queue, self.name, self.line = queue, name, line
         self.waiting: Path | None = None
@@ -253,16 +259,23 @@ class _Folder:
         self.source = _checked_source(self.folder, source)
         self.before: dict[Path, str] = {}
         self.taken: dict[Path, str] = {}
+        self.ready: list[Path] = []
 
     def submit(self, limit: float) -> int:
-        now = self._look()
-        ready = [path for path, mark in now.items() if self.before.get(path) == mark != self.taken.get(path)]
-        self.before = now
-        self.taken = {path: mark for path, mark in self.taken.items() if path in now}
-        jobs = 0
-        for start in range(0, len(ready), BATCH):
-            jobs += self._take(ready[start : start + BATCH], limit - jobs)
+        if not self.ready:
+            now = self._look()
+            self.ready = [
+                path for path, mark in now.items() if self.before.get(path) == mark != self.taken.get(path)
+            ]
+            self.before = now
+            self.taken = {path: mark for path, mark in self.taken.items() if path in now}
+        jobs = self._take(self.ready[:BATCH], limit) if self.ready else 0
+        del self.ready[:BATCH]
         return jobs
+
+    @property
+    def more(self) -> bool:
+        return bool(self.ready)
 
     def _look(self) -> dict[Path, str]:
         """The finished-looking files, oldest first, each with its time of change and size."""
@@ -342,10 +355,6 @@ def _write_text(inbox: Path) -> Path:
 def _random_lines() -> Iterator[str]:
     for _ in range(random.randint(1, 10)):  # noqa: S311  # sample text, not a secret
         yield " ".join(random.choices(WORDS, k=random.randint(1, 12))) + "\n"  # noqa: S311  # as above
-
-
-def _url(db: str | os.PathLike[str] | None) -> str | None:
-    return None if db is None else os.fspath(db)
 
 
 def _seconds(interval: object) -> float:

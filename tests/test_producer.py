@@ -294,6 +294,14 @@ def test_more_files_than_one_transaction_takes_all_come_once(queue, source):
     assert paths(queue) == [f"inbox/{number:03}.txt" for number in range(250)]
 
 
+def test_many_files_do_not_keep_it_from_stopping(queue, source):
+    watched = _Folder(queue, "producer-1", "default", source)
+    for number in range(250):
+        (source / f"{number:03}.txt").touch()
+    steps = [(watched.submit(1000), watched.more) for _ in range(5)]
+    assert steps == [(0, False), (100, True), (100, True), (50, False), (0, False)]
+
+
 def test_the_count_is_kept_where_a_folder_has_more(queue, source):
     for number in range(7):
         (source / f"{number}.txt").touch()
