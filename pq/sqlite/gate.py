@@ -23,6 +23,7 @@ class WriteGate:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = -1
         self._file = self._open()
 
     def _open(self) -> int:
@@ -76,6 +77,10 @@ class WriteGate:
         """Let the next one in."""
         if fcntl is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def __del__(self) -> None:
+        # A thread that ended without closing its queue leaves its session to the garbage collector.
+        self.close()
 
     def close(self) -> None:
         """Give the file back."""
