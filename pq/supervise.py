@@ -19,7 +19,7 @@ from pq import ownership, processes
 from pq.bounded import BoundedRun, newest_id, shares
 from pq.dashboards import read_token
 from pq.errors import PQError
-from pq.programs import SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
+from pq.programs import JOB_SECONDS, SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
 from pq.screen import Screen
 from pq.supervisors import supervisor_for
 
@@ -50,6 +50,7 @@ class System:
     bounded: BoundedRun | None = None
     trouble: str | None = None
     ready: bool = False
+    explained: set[str] = field(default_factory=set)
     port: int = 0
 
     def run(self) -> int:
@@ -88,7 +89,8 @@ class System:
             yield notebook_program(self.place, "producer", name, plan)
         for index in range(options.consumers):
             name = f"consumer-{index + 1}"
-            yield notebook_program(self.place, "consumer", name, {"parameters": {**common, "name": name}})
+            parameters = {**common, "name": name, "tasks": ",".join(options.tasks), "grace": JOB_SECONDS}
+            yield notebook_program(self.place, "consumer", name, {"parameters": parameters})
         if options.dashboards:
             self.port = free_port(options.port)
             yield dashboards_program(self.place, self.port, token_file(self.place))
@@ -115,6 +117,7 @@ class System:
             states = supervisor.states()
             self.screen.show(states, self.queue.counts(), time.monotonic() - started)
             self._greet_dashboards()
+            self._explain(states)
             given_up = [name for name, state in states.items() if state == "FATAL"]
             if supervisor.ended():
                 self.trouble = f"the supervisor has ended; see {self.place.logs / 'supervisor.log'}"
@@ -132,6 +135,13 @@ class System:
         # Of a role that is given up the others cannot make a bounded run whole.
         lost = any(state == "FATAL" and name != "dashboards" for name, state in states.items())
         return self.bounded.finished() or lost
+
+    def _explain(self, states: dict[str, str]) -> None:
+        """Say once of each role in trouble what its log says last, so that nobody has to look there first."""
+        for name, state in states.items():
+            if state in {"BACKOFF", "FATAL"} and name not in self.explained:
+                self.explained.add(name)
+                self.screen.say(f"  {name} crashed: {last_line(self.place.logs / f'{name}.log')}")
 
     def _greet_dashboards(self) -> None:
         if self.options.dashboards and not self.ready and answers(self.port):
@@ -192,6 +202,18 @@ def free_port(wanted: int) -> int:
         return int(probe.getsockname()[1])
 
 
+def last_line(log: Path) -> str:
+    """The end of a log, where the cause of a crash stands; nothing of it is obeyed by the terminal."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 5_000))
+            text = file.read().decode(errors="replace").strip()
+    except OSError:
+        return f"see {log}"
+    line = text.rpartition("\n")[2] or f"see {log}"
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:200]
+
+
 def token_file(place: Place) -> Path:
     """The file with the dashboards' token: one per database, beside it."""
     return place.lock.with_name(place.lock.name.removesuffix("-run") + "-token")
@@ -220,6 +242,9 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--jobs", type=_whole, metavar="N", help="end when the producers' N jobs are finished")
     words.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after that time")
     words.add_argument("--no-dashboards", dest="dashboards", action="store_false")
+    words.add_argument(
+        "--tasks", action="append", default=[], metavar="SOURCE", help="a module or .py file with tasks"
+    )
     words.add_argument("--supervisor", choices=("auto", "supervisor", "honcho"), default="auto")
     return words
 
@@ -238,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error("--jobs needs at least one producer")
     try:
         return _run(options)
-    except PQError as error:
+    except (PQError, OSError) as error:
         print(f"run_all: {error}", file=sys.stderr)  # noqa: T201  # for a person
         return 1
     except KeyboardInterrupt:
