@@ -222,15 +222,16 @@ class Working(Store):
         ends.write(session)
         return lost
 
-    def rescue(self) -> list[Job]:
-        """Take back jobs of dead consumers and jobs whose lease ran out."""
+    def rescue(self, *, expired: bool = True) -> list[Job]:
+        """Take back jobs of dead consumers and, with `expired`, jobs whose lease ran out."""
         session = self._session
         dead = [
             identity
             for (identity,) in session.rows("select id from consumers where ended_at is null")
             if not presence.alive(self._presence_path(identity))
         ]
-        overdue = {"monotonic": self.clock.monotonic(), "dead": json.dumps(dead)}
+        # Leases of an earlier boot end at -1; all others are positive.
+        overdue = {"monotonic": self.clock.monotonic() if expired else 0.0, "dead": json.dumps(dead)}
         if not dead and not session.rows(sql.OVERDUE, overdue):
             return []
         with session.write():
