@@ -17,7 +17,7 @@ from typing import Any
 
 from pq import values
 from pq.display import open_display
-from pq.errors import CancelRequestedError, InvalidJobError, StorageError
+from pq.errors import CancelRequestedError, InvalidJobError
 from pq.interface import PersistentQInterface
 from pq.job import Job
 from pq.records import Outcome
@@ -77,6 +77,7 @@ def consume(
         values.whole(count, "count", least=0)
     held = read_settings().lease if lease is None else lease
     held = timedelta(seconds=values.seconds(held, "lease", positive=True))
+    grace = values.seconds(grace, "grace")
     load_tasks(tasks)
     with ExitStack() as stack:
         queue = db if isinstance(db, PersistentQInterface) else stack.enter_context(_connect(db))
@@ -91,7 +92,7 @@ def consume(
         watch = Watch(
             *(queue, identity, hand, runner, books, stop),
             lease=held,
-            grace=values.seconds(grace, "grace"),
+            grace=grace,
             hard_exit=hard_exit or headless,
             display=shown,
         )
@@ -102,7 +103,7 @@ def consume(
             with _signals_to(watch), watch:
                 consumer.work()
         finally:
-            consumer.give_back()
+            books.give_back()
         shown.finish(watch.facts())
         return Summary(
             *(books.completed, books.failed, books.released, books.lost),
@@ -155,14 +156,6 @@ class _Consumer:
                 self._nothing_left = not taken
             elif time.monotonic() - since > SETTLE_SECONDS:
                 books.settle()
-
-    def give_back(self) -> None:
-        """Release what was taken and not begun, and settle the rest."""
-        self._hand.give_back()
-        try:
-            self._books.settle(patience=10)
-        except StorageError as error:
-            log.error("jobs could not be settled, and are rescued later: %s", error)  # noqa: TRY400  # one line
 
     def _take(self) -> bool:
         """Fill the empty buffer, or wait for work; False when it is time to end."""

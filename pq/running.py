@@ -26,6 +26,7 @@ log = logging.getLogger("pq")
 # Ignored by default, so one that comes too late does no harm; nothing else uses it.
 SIGNAL = getattr(signal, "SIGURG", None)
 AGAIN_SECONDS = 1.0
+PATIENCE_SECONDS = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -131,19 +132,21 @@ class Runner:
 
     def press(self, run: Run) -> None:
         """Raise the run's error inside its task, again after a second; called often by the watch."""
-        interrupt, now = run.interrupt, time.monotonic()
-        if interrupt is None or self._hand.run is not run:
+        if self._hand.run is not run or not _is_due(run.interrupt):
             return
         if self._by_signal:
-            if interrupt.raised_at is None or now - interrupt.raised_at > AGAIN_SECONDS:
-                signal.pthread_kill(self._thread, SIGNAL)  # type: ignore[arg-type]  # see __enter__
+            signal.pthread_kill(self._thread, SIGNAL)  # type: ignore[arg-type]  # see __enter__
             return
         with self._lock:
-            again = interrupt.raised_at is None or now - interrupt.raised_at > AGAIN_SECONDS
-            frame = sys._current_frames().get(self._thread)  # noqa: SLF001  # the documented way to another thread's frame
-            if again and self._hand.run is run and self._in_task(frame):
-                interrupt.raised_at = now
-                _raise_in(self._thread, type(interrupt.error))
+            # The documented way to another thread's frame.
+            frame = sys._current_frames().get(self._thread)  # noqa: SLF001
+            if (
+                run.interrupt is not None
+                and self._hand.run is run
+                and self._place(frame) is frame is not None
+            ):
+                run.interrupt.raised_at = time.monotonic()
+                _raise_in(self._thread, type(run.interrupt.error))
 
     def give_up(self, run: Run) -> bool:
         """Claim the outcome of a run that does not stop; False if it has just ended."""
@@ -153,24 +156,43 @@ class Runner:
 
     def _on_signal(self, _number: int, frame: FrameType | None) -> None:
         run = self._hand.run
-        if run is None or run.interrupt is None or not self._in_task(frame):
+        place = None if run is None or not _is_due(run.interrupt) else self._place(frame)
+        if run is None or run.interrupt is None or place is None:
             return
-        run.interrupt.raised_at = time.monotonic()
-        raise run.interrupt.error
+        if place is frame:
+            run.interrupt.raised_at = time.monotonic()
+            raise run.interrupt.error
+        self._raise_on_return(run, run.interrupt, place)
 
-    def _in_task(self, frame: FrameType | None) -> bool:
-        """Whether the frame belongs to the task, and not to the consumer or to a call of the queue.
+    def _raise_on_return(self, run: Run, interrupt: Interrupt, place: FrameType) -> None:
+        """Raise at the next step of the waiting frame, the way a debugger stops there."""
+        if sys.gettrace() is not None:
+            return
 
-        An error raised in the middle of a transaction could leave a lock behind; the watch tries again
-        in a moment.
+        def trace(_frame: FrameType, _event: str, _argument: Any) -> None:
+            sys.settrace(None)
+            place.f_trace = None
+            if self._hand.run is run and _is_due(interrupt):
+                interrupt.raised_at = time.monotonic()
+                raise interrupt.error
+
+        place.f_trace = trace
+        sys.settrace(_ignore)
+
+    def _place(self, frame: FrameType | None) -> FrameType | None:
+        """Where in the task to raise: in its innermost frame, or in that which waits for a call of the queue.
+
+        None outside of a task. An error raised in the middle of a transaction could leave a lock behind;
+        one raised in contextlib on the way in, the transaction itself.
         """
+        place, within = frame, True
         while frame is not None and frame.f_code is not _call.__code__:
             module = str(frame.f_globals.get("__name__"))
             waits = frame.f_code.co_name in ("wait", "wait_for_work")
-            if module.startswith(self._shielded) and not waits:
-                return False
+            within = (module.startswith(self._shielded) and not waits) or (within and module == "contextlib")
             frame = frame.f_back
-        return frame is not None
+            place = frame if within else place
+        return place if frame is not None else None
 
     def _close(self) -> None:
         if self._by_signal:
@@ -183,6 +205,17 @@ class Runner:
     def _unless_settled(self, run: Run, outcome: Outcome) -> Outcome | None:
         with self._lock:
             return None if run.settled else outcome
+
+
+def _is_due(interrupt: Interrupt | None) -> bool:
+    """Whether it has not been raised yet, or was swallowed."""
+    if interrupt is None:
+        return False
+    return interrupt.raised_at is None or time.monotonic() - interrupt.raised_at > AGAIN_SECONDS
+
+
+def _ignore(_frame: FrameType, _event: str, _argument: Any) -> None:
+    """Trace nothing in the frames that are entered."""
 
 
 def _call(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
@@ -221,18 +254,20 @@ def time_limit(run: Run, now: float) -> Interrupt | None:
     if limit is None or now - run.began < limit.total_seconds():
         return None
     text = f"job {run.job.id} ran longer than its limit of {limit.total_seconds():g} s"
-    return Interrupt(TaskTimeoutError(text), "timeout", now, patience=10)
+    return Interrupt(TaskTimeoutError(text), "timeout", now, patience=PATIENCE_SECONDS)
 
 
 def cancelled(run: Run, now: float) -> Interrupt:
     """The interrupt for a run that a person wants stopped."""
-    return Interrupt(CancelRequestedError(f"job {run.job.id} was asked to stop"), "failed", now, patience=10)
+    return Interrupt(
+        CancelRequestedError(f"job {run.job.id} was asked to stop"), "failed", now, patience=PATIENCE_SECONDS
+    )
 
 
 def lost(run: Run, now: float) -> Interrupt:
     """The interrupt for a run whose lease is gone; settling it only reports that."""
     text = f"job {run.job.id} is no longer leased to this consumer: it was rescued, assigned or deleted"
-    return Interrupt(LeaseLostError(text), "failed", now, patience=10)
+    return Interrupt(LeaseLostError(text), "failed", now, patience=PATIENCE_SECONDS)
 
 
 def stopped(run: Run, now: float) -> Interrupt:

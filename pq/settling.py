@@ -14,7 +14,7 @@ from pq.job import Job
 from pq.records import Outcome, Settled
 from pq.running import Hand
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS, LAST_PATIENCE_SECONDS = 60.0, 10.0
 
 log = logging.getLogger("pq")
 Answer = TypeVar("Answer")
@@ -89,10 +89,10 @@ class Books:
             lambda: self._queue.dequeue_many(self._name, limit, self._queues, self._lease), PATIENCE_SECONDS
         )
 
-    def settle(self, *, take: bool = False, patience: float = PATIENCE_SECONDS) -> list[Job]:
+    def settle(self, *, take: bool = False, patience: float | None = None) -> list[Job]:
         """End the tries that wait for it, and take the next jobs; the tries are kept if that fails.
 
-        Raises StorageError after `patience` seconds of trying again.
+        Raises StorageError after `patience` seconds of trying again, by default a minute.
         """
         with self._lock:
             batch = self._drain()
@@ -101,7 +101,9 @@ class Books:
                 return []
             self._hand.settling = batch
             try:
-                settled = self._patiently(lambda: self._settle(batch, limit), patience)
+                settled = self._patiently(
+                    lambda: self._settle(batch, limit), PATIENCE_SECONDS if patience is None else patience
+                )
             except BaseException:
                 self._hand.outcomes.extendleft(reversed(batch))
                 raise
@@ -109,6 +111,14 @@ class Books:
                 self._hand.settling = ()
             self._enter(batch, {(job.id, job.token) for job in settled.lost})
             return settled.jobs
+
+    def give_back(self) -> None:
+        """Release what was taken and not begun, and settle the rest, at the end."""
+        self._hand.give_back()
+        try:
+            self.settle(patience=LAST_PATIENCE_SECONDS)
+        except StorageError as error:
+            log.error("jobs could not be settled, and are rescued later: %s", error)  # noqa: TRY400  # one line
 
     def drop(self, job: Job) -> None:
         """Count a job whose lease was lost before it began."""
