@@ -29,14 +29,19 @@ where unique_key = ? and unique_key is not null
     and status in ('blocked', 'scheduled', 'pending', 'processing')
 """
 
-ANY_DUE = "select 1 from jobs where status = 'scheduled' and due_at <= ? limit 1"
+# `indexed by`: left alone, SQLite reads all scheduled jobs by jobs_status, 20 ms for 100,000 of them.
+ANY_DUE = "select 1 from jobs indexed by jobs_due where status = 'scheduled' and due_at <= ? limit 1"
 
-NEXT_DUE = "select min(due_at) from jobs where status = 'scheduled'"
+NEXT_DUE = "select min(due_at) from jobs indexed by jobs_due where status = 'scheduled'"
 
 PROMOTE = """
 update jobs
 set status = 'pending'
-where id in (select id from jobs where status = 'scheduled' and due_at <= ? order by due_at limit 1000)
+where id in (
+    select id from jobs indexed by jobs_due
+    where status = 'scheduled' and due_at <= ?
+    order by due_at
+    limit 1000)
 """
 
 ANY_READY = """
