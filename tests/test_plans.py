@@ -20,6 +20,8 @@ PARAMETERS |= {"incarnation": None, "lease_until": 1.0, "monotonic": 1.0, "dead"
         ("ANY_READY", "jobs_ready"),
         ("CLAIM", "jobs_ready"),
         ("CLAIM", "jobs_assigned"),
+        ("CLAIM_ONE", "jobs_ready"),
+        ("CLAIM_ONE", "jobs_assigned"),
         ("TWIN", "jobs_unique"),
     ],
 )
