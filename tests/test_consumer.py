@@ -575,8 +575,11 @@ def test_processes_that_a_task_forks_are_no_consumers(queue, tmp_path):
         "    if os.fork() == 0:\n        return 'the child'\n"
         "    child = os.fork()\n"
         "    if child == 0:\n        time.sleep(60)\n"
-        "    os.kill(child, signal.SIGTERM)\n"
-        "    return [os.waitpid(child, 0)[1], os.wait()[1]]\n"
+        "    ended = (0, 0)\n"
+        "    while ended == (0, 0):\n"  # Python forgets a signal that comes within its fork
+        "        os.kill(child, signal.SIGTERM)\n        time.sleep(0.05)\n"
+        "        ended = os.waitpid(child, os.WNOHANG)\n"
+        "    return [ended[1], os.wait()[1]]\n"
     )
     job = queue.enqueue("forks")
     with start_process(tmp_path, "count=1", task) as child:
