@@ -71,6 +71,10 @@ class Hand:
             with suppress(IndexError):  # the other thread was quicker
                 self.outcomes.append(Outcome(self.buffer.popleft(), "released"))
 
+    def is_busy(self) -> bool:
+        """Whether it holds anything."""
+        return self.run is not None or bool(self.buffer or self.outcomes or self.settling)
+
     def jobs(self) -> list[Job]:
         """All of them, for heartbeats."""
         run = self.run
