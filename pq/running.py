@@ -136,19 +136,17 @@ class Runner:
 
     def press(self, run: Run) -> None:
         """Raise the run's error inside its task, again after a second; called often by the watch."""
-        if self._hand.run is not run or not _is_due(run.interrupt):
+        if run.interrupt is None or self._hand.run is not run or not _is_due(run.interrupt):
             return
+        if run.context is not None:  # a task in a thread that calls the queue all the time hears it only so
+            run.context.interrupt = run.interrupt.error
         if self._by_signal:
             signal.pthread_kill(self._thread, SIGNAL)  # type: ignore[arg-type]  # see __enter__
             return
         with self._lock:
             # The documented way to another thread's frame.
             frame = sys._current_frames().get(self._thread)  # noqa: SLF001
-            if (
-                run.interrupt is not None
-                and self._hand.run is run
-                and self._place(frame) is frame is not None
-            ):
+            if self._hand.run is run and self._place(frame) is frame is not None:
                 run.interrupt.raised_at = time.monotonic()
                 _raise_in(self._thread, type(run.interrupt.error))
 
@@ -233,7 +231,7 @@ def _call(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
 
 def _failure(run: Run, error: BaseException) -> Outcome:
     interrupt = run.interrupt
-    if interrupt is None or interrupt.raised_at is None:
+    if interrupt is None or (interrupt.raised_at is None and error is not interrupt.error):
         # What is invalid stays so, whoever tries it again.
         final = isinstance(error, InvalidJobError)
         return Outcome(run.job, "failed", error=_printable(error), retry=not final)
