@@ -190,9 +190,11 @@ class Working(Store):
         results = [_checked(outcome) for outcome in outcomes]
         lease_seconds = values.seconds(lease, "lease", positive=True)
         session = self._session
-        if limit and not session.in_transaction:
-            session.seen_version = session.data_version()
+        waits_later = limit and not session.in_transaction
         with session.write(durable=bool(outcomes)):
+            if waits_later:
+                # Within the transaction, where nobody else commits; a look of its own costs more.
+                session.seen_version = session.data_version()
             lost = self._end_tries(session, outcomes, results) if outcomes else []
             taken: list[Job] = []
             if limit and consumer is not None:
