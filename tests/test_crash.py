@@ -89,15 +89,16 @@ def test_no_job_is_completed_twice_when_consumers_are_paused_past_their_lease(tm
     chance = random.Random(7)
     consumers = Consumers(tmp_path, prefetch=3, lease=0.4)
     with pq.connect(consumers.path) as queue:
-        new = [NewJob("mark", consumers.parameters(0.05), max_attempts=1000) for _ in range(300)]
+        new = [NewJob("mark", consumers.parameters(0.05), max_attempts=1000) for _ in range(500)]
         acknowledged = {job.id for job in queue.enqueue_many(new)}
         try:
             alive = [consumers.start(f"consumer-{number}") for number in range(CONSUMERS)]
+            wait_for(lambda: len(queue.consumers()) == CONSUMERS, what="all consumers")
             wait_for(lambda: queue.counts()["completed"] > 0, what="work")
-            for _ in range(5):
+            for _ in range(4):
                 victim = chance.choice(alive)
                 victim.send_signal(signal.SIGSTOP)
-                time.sleep(0.9)
+                time.sleep(1.6)  # others look for expired leases once a second
                 victim.send_signal(signal.SIGCONT)
                 time.sleep(chance.uniform(0, 0.1))
             assert "lease expired" in outcomes(queue, acknowledged), "no pause met a running job"
