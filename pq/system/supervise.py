@@ -15,21 +15,21 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pq import ownership, processes
-from pq.bounded import BoundedRun, newest_id, shares
 from pq.dashboards import read_token
 from pq.errors import PQError
-from pq.programs import JOB_SECONDS, SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
-from pq.screen import Screen
-from pq.supervisors import supervisor_for
+from pq.system import ownership, processes
+from pq.system.bounded import BoundedRun, newest_id, shares
+from pq.system.programs import JOB_SECONDS, SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
+from pq.system.screen import Screen
+from pq.system.supervisors import supervisor_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pq.interface import PersistentQInterface
-    from pq.programs import Program
-    from pq.supervisors import SupervisingProcess
+    from pq.system.programs import Program
+    from pq.system.supervisors import SupervisingProcess
 
 LOOK_SECONDS = 0.5
 DOUBLED_SECONDS = 1.0  # what runs run_all.py may pass a signal on that the terminal has sent as well
