@@ -21,9 +21,16 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 CONSUMERS = 3
 
 
+def every_job(queue):
+    after = None
+    while page := queue.list(after=after, limit=1000):
+        yield from page
+        after = page[-1].id
+
+
 def check_total_queue(queue, consumers, acknowledged):
     """In the manner of Jepsen's total-queue: lost, unexpected, duplicated."""
-    jobs = {job.id: job for job in queue.list(limit=10_000)}
+    jobs = {job.id: job for job in every_job(queue)}
     assert set(jobs) == acknowledged, "lost, or not enqueued"
     assert Counter(job.status.value for job in jobs.values()) == {"completed": len(acknowledged)}
     started = consumers.started()
