@@ -193,7 +193,8 @@ def _call(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
 def _failure(run: Run, error: BaseException) -> Outcome:
     interrupt = run.interrupt
     if interrupt is None or interrupt.raised_at is None:
-        return Outcome(run.job, "failed", error=_printable(error))
+        final = isinstance(error, PQError) and getattr(error, "retry", True) is False
+        return Outcome(run.job, "failed", error=_printable(error), retry=not final)
     # The place where the task stood is in the traceback of what it raised.
     stopped = interrupt.error.with_traceback(error.__traceback__)
     return Outcome(run.job, interrupt.kind, error=stopped)
