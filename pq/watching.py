@@ -19,6 +19,7 @@ from pq.errors import CancelRequestedError, LeaseLostError, StorageError
 from pq.interface import PersistentQInterface
 from pq.records import Outcome
 from pq.running import Hand, Run, Runner, cancelled, lost, stopped, time_limit
+from pq.runs import close_runs
 from pq.settling import Books, Stop
 
 BUSY_SECONDS, IDLE_SECONDS = 0.05, 0.25
@@ -244,8 +245,11 @@ class Watch:
         self._doing, self._beaten_at = doing, now
 
     def _rescue(self) -> None:
-        for job in self._queue.rescue():
+        rescued = self._queue.rescue()
+        for job in rescued:
             log.warning("job %d was taken back: %s", job.id, job.error)
+        if rescued:
+            close_runs(self._queue)
 
     def _show(self) -> None:
         self._display.show(self.facts())
