@@ -72,9 +72,9 @@ class Executed:
         )
         self.touch()
 
-    def skip(self, number: int) -> None:
-        """The cell of this number is not to run."""
-        self.cells[number - 1].metadata["papermill"]["status"] = "not run"
+    def skip(self, number: int, status: str) -> None:
+        """The cell of this number has nothing to run, or is not to."""
+        self.cells[number - 1].metadata["papermill"]["status"] = status
 
     def interrupt(self, name: str, why: str) -> None:
         """The cell that runs did not come to its end; its outputs so far stay, and the reason follows."""

@@ -83,7 +83,7 @@ class Run:
         self._client.kernel_info()  # the answer is taken when it comes
         for number, cell in enumerate(executed.cells, 1):
             if not cell.source.strip() or SKIP_TAG in cell.metadata.get("tags", []):
-                executed.skip(number)
+                executed.skip(number, "not run" if cell.source.strip() else "completed")
                 continue
             executed.begin(number)
             self._progress((number - 1) / len(executed.cells), f"{self._where()}: {executed.first_line()}")
