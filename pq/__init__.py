@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pq.recording import record
     from pq.records import Outcome
     from pq.sqlite import PersistentQSQLite
-    from pq.sweep import Sweep, sweep
+    from pq.sweeps import Sweep, sweep
     from pq.tasks import Context, task
 
 __version__ = "0.1.0"
@@ -57,8 +57,8 @@ _HOMES = {
     "Outcome": "pq.records",
     "record": "pq.recording",
     "open_run": "pq.opening",
-    "Sweep": "pq.sweep",
-    "sweep": "pq.sweep",
+    "Sweep": "pq.sweeps",
+    "sweep": "pq.sweeps",
     "Status": "pq.job",
     "Context": "pq.tasks",
     "task": "pq.tasks",
