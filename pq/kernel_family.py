@@ -24,9 +24,11 @@ def end(kernel: int, marker: str, others: Mapping[int, str], *, alone: bool) -> 
     kernel's if it carries its marker, or carries none and no other kernel is at work (`alone`).
     """
     deadline = time.monotonic() + processes.PATIENCE_SECONDS
+    seen: set[int] = set()
     while time.monotonic() < deadline:
         living = [pid for pid in _family(kernel, marker, others, alone=alone) if _lives(pid)]
-        if not living:
+        seen.update(living)
+        if not any(map(_lives, seen)):  # a dying one no longer shows its marker
             return
         # All are stopped before the first is killed: one that sees another die could start a third.
         for number in (signal.SIGSTOP, signal.SIGKILL):

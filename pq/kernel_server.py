@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pq import ownership
+from pq.errors import KernelStartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -111,6 +113,17 @@ class KernelServer:
             self._guard.kill()
             self._guard.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def private_folder(parent: str | Path | None) -> Path:
+    """A new folder for this user alone, with a path short enough for sockets."""
+    for place in (parent, tempfile.gettempdir(), "/tmp"):  # noqa: S108  # mkdtemp makes it private
+        if place is not None:
+            folder = Path(tempfile.mkdtemp(prefix="pq-kernels-", dir=Path(place).absolute()))
+            if len(os.fsencode(folder)) <= LONGEST_ADDRESS:
+                return folder
+            shutil.rmtree(folder)
+    raise KernelStartError("there is no folder for temporary files with a path short enough for sockets")
 
 
 def _libraries() -> tuple[object, ...]:

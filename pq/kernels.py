@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -24,23 +23,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pq import kernel_specs
-from pq.errors import NotebookError
-from pq.kernel_server import LONGEST_ADDRESS, KernelServer, can_fork
+from pq.errors import KernelStartError
+from pq.kernel_server import KernelServer, can_fork, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pq.kernel_client import KernelClient, KernelHandle
+    from pq.kernel_client import AsyncClient, BlockingClient, KernelHandle
 
 LOAD_SECONDS = 90.0  # the server imports the libraries, after up to 30 s behind other servers
 START_SECONDS = 60.0
 END_SECONDS = 15.0
 
 log = logging.getLogger("pq")
-
-
-class KernelStartError(NotebookError):
-    """No kernel came up: none has this name, it ended at once, or it did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +53,15 @@ class Exit:
     for_memory: bool
     peak_bytes: int | None
     tail: str = ""
+
+    @property
+    def status(self) -> int:
+        """The exit status, or the signal as a negative number, as subprocess has it."""
+        return -self.signal if self.signal is not None else self.code or 0
+
+    def last_words(self) -> str:
+        """What it wrote last, as a few lines for a message."""
+        return "\n".join(self.tail.splitlines()[-8:]) or "it wrote nothing"
 
     def __str__(self) -> str:
         if self.for_memory:
@@ -93,33 +97,28 @@ class Kernel:
 
         return KernelHandle(self)
 
-    def client(self) -> KernelClient:
-        """A started client of a kernel that has answered, for nbclient and for `await`.
+    def client(self) -> BlockingClient:
+        """A started client of a kernel that has answered. Raises KernelStartError where it does not."""
+        from pq.kernel_client import BlockingClient
 
-        Raises KernelStartError where it does not answer within a minute.
-        """
-        from jupyter_core.utils import run_sync
-
-        client: KernelClient = run_sync(self.async_client)()
+        client = BlockingClient(self)
+        client.start_channels()
+        try:
+            client.wait_for_ready(START_SECONDS)
+        except BaseException:
+            client.stop_channels()
+            raise
         return client
 
-    async def async_client(self) -> KernelClient:
-        """The same, inside a running event loop."""
-        client = self.unconnected_client()
+    async def async_client(self) -> AsyncClient:
+        """The same for an event loop."""
+        client = self.manager.client()
         client.start_channels()
         try:
             await client.wait_for_ready(START_SECONDS)
         except BaseException:
             client.stop_channels()
             raise
-        return client
-
-    def unconnected_client(self) -> KernelClient:
-        """A client whose channels are closed."""
-        from pq.kernel_client import KernelClient
-
-        client = KernelClient(owner=self)
-        client.load_connection_file(self.connection_file)
         return client
 
     def interrupt(self) -> None:
@@ -189,7 +188,8 @@ class KernelPool:
     `preload` are modules of installed libraries that warm kernels have imported, `spare` is how many of
     them wait ready. `cold` switches warm kernels off. `max_memory_bytes` limits what each process of a
     run may allocate. `folder` is where the private folder is made; None: the one for temporary files.
-    `reason` says why the pool has no warm kernels, None while it has them.
+    `reason` says why the pool has no warm kernels, None while it has them. Without
+    `with` the server starts with the first kernel, and `close` ends it.
     """
 
     def __init__(
@@ -214,11 +214,11 @@ class KernelPool:
         self._kernels: dict[int, Kernel] = {}
         self._count = 0
         self._server: KernelServer | None = None
-        self._entered = False
+        self._closed = False
 
     def __enter__(self) -> Self:
-        self._entered = True
-        self._launch()
+        with self._lock:
+            self._launch()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -227,7 +227,7 @@ class KernelPool:
     def close(self) -> None:
         """End all kernels and the server."""
         with self._lock:
-            server, self._server, self._entered = self._server, None, False
+            server, self._server, self._closed = self._server, None, True
             if server is not None:
                 server.close()
                 self._lose(server)
@@ -238,28 +238,33 @@ class KernelPool:
         return None if self._server is None else self._server.pid
 
     def start(
-        self, kernel_name: str | None, *, cwd: str | Path, environment: Mapping[str, str] | None = None
+        self,
+        kernel_name: str | None,
+        *,
+        cwd: str | Path,
+        environment: Mapping[str, str] | None = None,
+        cold: bool = False,
     ) -> Kernel:
         """A new kernel: warm where it is the Python kernel of this interpreter, else cold.
 
         `environment` is set on top of this process's own; a variable that is read only when Python or a
-        library starts makes the kernel cold. Raises KernelStartError; see also `Kernel.client`.
+        library starts makes the kernel cold, as `cold` does. Raises KernelStartError, as `Kernel.client` may.
         """
         folder = Path(cwd).absolute()
         if not folder.is_dir():
             raise KernelStartError(f"cannot start a kernel in {folder}: there is no such folder")
         with self._lock:
             server = self._ready_server()
-            plan = self._plan(kernel_name, server, environment or {})
+            plan = self._plan(kernel_name, server, environment or {}, cold=cold)
             kernel = self._order(server, plan, folder)
-            if kernel.exit() is not None and plan.warm:
-                # Whatever it is: the user's run goes on without it, and the next start has a new server.
-                self._note(f"a warm kernel did not come up: {kernel.exit()}; {_last(kernel)}")
+            if plan.warm and (ended := kernel.exit()) is not None:
+                # Whatever it is, the run goes on without it, and the next start has a new server.
+                log.warning("a warm kernel did not come up: %s; %s", ended, ended.last_words())
                 self._launch()
                 server = self._ready_server()
                 kernel = self._order(server, plan.made_cold("a warm kernel did not come up"), folder)
         if (ended := kernel.exit()) is not None:
-            raise KernelStartError(f"cannot start kernel {plan.name}: {ended}; {_last(kernel)}")
+            raise KernelStartError(f"cannot start kernel {plan.name}: {ended}; {ended.last_words()}")
         return kernel
 
     # -- the server ---------------------------------------------------------------------------------
@@ -281,8 +286,8 @@ class KernelPool:
         return self._server
 
     def _ready_server(self) -> KernelServer:
-        if not self._entered:
-            raise KernelStartError("the kernel pool is closed; use it in a `with` block")
+        if self._closed:
+            raise KernelStartError("the kernel pool is closed; make a new one")
         if self._server is None or not self._server.is_usable() or self._server.is_stale():
             self._launch()
         server = self._server or self._launch()
@@ -304,10 +309,11 @@ class KernelPool:
         log.warning("kernels are cold: %s", reason)
 
     def _plan(
-        self, name: str | None, server: KernelServer, environment: Mapping[str, str]
+        self, name: str | None, server: KernelServer, environment: Mapping[str, str], *, cold: bool
     ) -> kernel_specs.Plan:
+        reason = "the run asked for a cold kernel" if cold else self.reason
         try:
-            return kernel_specs.plan(name, server, environment, why_cold=self.reason)
+            return kernel_specs.plan(name, server, environment, why_cold=reason)
         except LookupError as error:
             raise KernelStartError(str(error)) from None
 
@@ -373,17 +379,6 @@ class KernelPool:
                 del self._kernels[number]
 
 
-def private_folder(parent: str | Path | None) -> Path:
-    """A new folder for this user alone, with a path short enough for sockets."""
-    for place in (parent, tempfile.gettempdir(), "/tmp"):  # noqa: S108  # mkdtemp makes it private
-        if place is not None:
-            folder = Path(tempfile.mkdtemp(prefix="pq-kernels-", dir=Path(place).absolute()))
-            if len(os.fsencode(folder)) <= LONGEST_ADDRESS:
-                return folder
-            shutil.rmtree(folder)
-    raise KernelStartError("there is no folder for temporary files with a path short enough for sockets")
-
-
 def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
 
@@ -395,9 +390,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _last(kernel: Kernel) -> str:
-    ended = kernel.exit()
-    lines = ended.tail.splitlines()[-8:] if ended else []
-    return "\n".join(lines) or "it wrote nothing"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
-TRIAL_SECONDS = 20.0
+TRIAL_SECONDS = float(os.environ.get("PQ_TRIAL_SECONDS", "20"))
 TAIL_BYTES = 4000
 
 
@@ -136,7 +136,8 @@ class Server:
     def _start(self, number: int, request: Mapping[str, Any]) -> None:
         order = {"cwd": request["cwd"], "memory": request["memory"]}
         if command := request.get("command"):
-            order["environment"] = request["environment"]
+            words = {kernel_child.MARKER: str(number), "JPY_PARENT_PID": str(os.getpid())}
+            order["environment"] = {**request["environment"], **words}
             member = self._fork(Path(request["folder"]), lambda: kernel_child.become_program(command, order))
             member.number = number
             self._tell_started(member)
@@ -237,17 +238,29 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             while self._woken.recv(4096):
                 pass
+        ended = self._reap()
+        while ended:
+            for member, _, _ in ended:
+                self._close_control(member)
+                self._end_family(member)
+            more = self._reap()  # their children, so that nothing is left when their end is told
+            for member, status, peak in ended:
+                self._tell_end(member, status, peak)
+            ended = more
+
+    def _reap(self) -> list[tuple[Member, int, int]]:
+        """The kernels that have ended, with status and peak memory; orphans that have are buried silently."""
+        found = []
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
                 if pid == 0:
                     break
                 if member := self._members.pop(pid, None):
-                    self._tell_end(member, status, usage.ru_maxrss)
+                    found.append((member, status, usage.ru_maxrss))
+        return found
 
     def _tell_end(self, member: Member, status: int, peak: int) -> None:
-        self._close_control(member)
-        self._end_family(member)
         tail = _tail(member.folder / kernel_child.LOG)
         if member.number is None:
             # A spare that cannot come up must not be made again and again.
