@@ -11,6 +11,7 @@ from pq import commands_change as change
 from pq import commands_files as files
 from pq import commands_look as look
 from pq import commands_monitor as watch
+from pq import commands_notebook as notebook
 from pq import commands_run as run
 from pq.commands_invocation import Invocation
 from pq.errors import PQError
@@ -78,6 +79,12 @@ def choose_database(
 
 PANELS: dict[str, dict[str, Any]] = {
     "Jobs in": {"enqueue": run.enqueue, "produce": run.produce, "interval": change.interval},
+    "Notebooks": {
+        "run": notebook.run,
+        "sweep": notebook.sweep,
+        "open": notebook.open_run,
+        "diff": notebook.diff,
+    },
     "Jobs out": {
         "consume": run.consume,
         "consumers": look.consumers,
@@ -113,7 +120,7 @@ PANELS: dict[str, dict[str, Any]] = {
 
 for panel, commands in PANELS.items():
     for verb, function in commands.items():
-        kind = run.EnqueueCommand if verb == "enqueue" else None
+        kind = run.EnqueueCommand if verb in {"enqueue", "run"} else None
         app.command(verb, cls=kind, rich_help_panel=panel)(function)
 
 
