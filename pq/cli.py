@@ -126,6 +126,8 @@ for panel, commands in PANELS.items():
 
 def main() -> None:
     """The entry point."""
+    # Parameters may be nested as deep as the recursion limit of the process that stored them.
+    sys.setrecursionlimit(10 * sys.getrecursionlimit())
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a letter gets its escape instead of a traceback.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ from pq.terminal import say
 if TYPE_CHECKING:
     from pq.interface import PersistentQInterface
 
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Jobs by their ids.")]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="Jobs by their ids.")]
 All = Annotated[bool, typer.Option("--all", help="All jobs.")]
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE")]
 
@@ -134,7 +134,10 @@ delete = bulk_command(
 
 def assign(
     context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[ID]... [CONSUMER]")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID... CONSUMER", help="Jobs by their ids, then the consumer."),
+    ] = None,
     status: invocation.Statuses = None,
     queue: invocation.OfQueue = None,
     task: invocation.OfTask = None,
@@ -274,7 +277,7 @@ def stop_consumer(
 def interval(
     context: typer.Context,
     seconds: Annotated[
-        str | None, typer.Argument(metavar="[SECONDS]", help="Such as 2.5, 500ms or 1m.")
+        str | None, typer.Argument(metavar="SECONDS", help="Such as 2.5, 500ms or 1m.")
     ] = None,
     *,
     as_json: AsJson = False,
@@ -285,11 +288,12 @@ def interval(
     with opened(context) as jobs:
         if seconds is not None:
             length = invocation.duration(seconds, "the interval").total_seconds()
-            if length <= 0:
-                raise InvalidJobError(f"the interval must be more than 0, not {seconds}")
-            jobs.set_setting("interval", f"{length:g}")
-        now = float(jobs.setting("interval") or read_settings().interval.total_seconds())
-    _told({"interval": now}, f"the interval is {now:g} s", as_json=as_json)
+            if length < 0.001:
+                raise InvalidJobError(f"the interval must be at least 1ms, not {seconds}")
+            jobs.set_setting("interval", f"{length:.3f}")
+        stored = jobs.setting("interval")
+    now = invocation.duration(stored, "the stored interval") if stored else read_settings().interval
+    _told({"interval": now.total_seconds()}, f"the interval is {now.total_seconds():g} s", as_json=as_json)
 
 
 def _told(answer: Mapping[str, object], sentence: str, *, as_json: bool) -> None:

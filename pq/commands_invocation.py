@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pq.errors import InvalidJobError, PQError, StorageError
+from pq.terminal import safe
 
 if TYPE_CHECKING:
     from pq.interface import PersistentQInterface
@@ -149,5 +150,6 @@ def confirmed(question: str, *, yes: bool) -> None:
         raise NotConfirmedError(
             f"{question}: this needs a confirmation; add --yes, or --dry-run to look first"
         )
-    if not typer.confirm(f"{question}?", err=True):
+    print(f"{safe(question)}? [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201  # a question
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         raise NotConfirmedError("nothing was changed")

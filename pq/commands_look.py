@@ -112,7 +112,13 @@ def job_table(jobs: "Sequence[Job]", now: datetime) -> "Table":
         )
         for job in jobs
     ]
-    return table(JOB_HEADINGS, rows, flexible=("parameters", "error"))
+    # A column in which nothing stands would only take room from the others.
+    filled = [index for index in range(len(JOB_HEADINGS)) if any(str(row[index]) for row in rows)]
+    return table(
+        [JOB_HEADINGS[index] for index in filled],
+        [[row[index] for index in filled] for row in rows],
+        flexible=("parameters", "error"),
+    )
 
 
 def when(job: "Job", now: datetime) -> str:
@@ -243,11 +249,14 @@ def stats(
         f"{numbers.per_minute:.1f} a minute"
     )
     if tasks:
-        show(table(list(tasks[0]), [[_cell(value) for value in task.values()] for task in tasks]))
+        headings = [name.replace("_seconds", " s") for name in tasks[0]]
+        show(
+            table(headings, [[_cell(value) for value in task.values()] for task in tasks], flexible=("task",))
+        )
 
 
 def _cell(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else short(value, 40)
 
 
 def per_task(buckets: "Sequence[Bucket]") -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from types import FrameType
 from typing import Any
 
 from pq import values
-from pq.display import open_display
-from pq.errors import CancelRequestedError, InvalidJobError, StorageError
+from pq.display import open_display, plain
+from pq.errors import CancelRequestedError, InvalidJobError
 from pq.interface import PersistentQInterface
 from pq.job import Job
 from pq.records import Outcome
@@ -31,7 +31,7 @@ from pq.watching import Watch
 
 SETTLE_SECONDS = 0.05
 IDLE = timedelta(seconds=1)
-LOG_BYTES, LOG_COPIES = 1_000_000, 3
+LOG_BYTES, LOG_COPIES, LINE_WIDTH = 1_000_000, 3, 2_000
 
 log = logging.getLogger("pq")
 
@@ -79,6 +79,7 @@ def consume(
         values.whole(count, "count", least=0)
     held = read_settings().lease if lease is None else lease
     held = timedelta(seconds=values.seconds(held, "lease", positive=True))
+    grace = values.seconds(grace, "grace")
     load_tasks(tasks)
     with ExitStack() as stack:
         queue = db if isinstance(db, PersistentQInterface) else stack.enter_context(_connect(db))
@@ -95,7 +96,7 @@ def consume(
         watch = Watch(
             *(queue, identity, hand, runner, books, stop),
             lease=held,
-            grace=values.seconds(grace, "grace"),
+            grace=grace,
             hard_exit=hard_exit or headless,
             display=shown,
         )
@@ -106,12 +107,13 @@ def consume(
             with _signals_to(watch), watch:
                 consumer.work()
         finally:
-            consumer.give_back()
-        shown.finish(watch.facts())
+            books.give_back()
+        ended = stop.reason or consumer.ended
+        shown.finish(watch.facts() | {"consumer": f"ended: {ended}"})
         return Summary(
             *(books.completed, books.failed, books.released, books.lost),
             seconds=round(time.monotonic() - began, 3),
-            ended=stop.reason or consumer.ended,
+            ended=ended,
         )
 
 
@@ -159,14 +161,6 @@ class _Consumer:
                 self._nothing_left = not taken
             elif time.monotonic() - since > SETTLE_SECONDS:
                 books.settle()
-
-    def give_back(self) -> None:
-        """Release what was taken and not begun, and settle the rest."""
-        self._hand.give_back()
-        try:
-            self._books.settle(patience=10)
-        except StorageError as error:
-            log.error("jobs could not be settled, and are rescued later: %s", error)  # noqa: TRY400  # one line
 
     def _take(self) -> bool:
         """Fill the empty buffer, or wait for work; False when it is time to end."""
@@ -259,7 +253,7 @@ class _Lines(io.TextIOBase):
     def write(self, text: str, /) -> int:
         *lines, self._rest = (self._rest + text)[-100_000:].split("\n")
         for line in lines:
-            log.info("| %s", line)
+            log.info("| %s", plain(line, LINE_WIDTH))
         return len(text)
 
 

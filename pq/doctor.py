@@ -357,4 +357,4 @@ def _some(words: Sequence[str]) -> str:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / MEGABYTE:,.1f} MB"
+    return f"{size / MEGABYTE:,.1f} MB" if size < 1_000 * MEGABYTE else f"{size / 2**30:,.1f} GB"

@@ -190,8 +190,12 @@ class PersistentQInterface(ABC):
         """
 
     @abstractmethod
-    def rescue(self) -> list[Job]:
-        """Take back jobs whose lease ran out or whose consumer died: like `fail`, with that error."""
+    def rescue(self, *, expired: bool = True) -> list[Job]:
+        """Take back jobs whose lease ran out or whose consumer died: like `fail`, with that error.
+
+        With `expired` False only those of dead consumers and of an earlier boot: who was stopped itself
+        for long first lets the living extend their leases.
+        """
 
     @abstractmethod
     def wait_for_work(self, timeout: timedelta, stop: threading.Event | None = None) -> bool:

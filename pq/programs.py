@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from pq import processes
+from pq.errors import NotebookError
 
 LOG_BYTES = 2_000_000
 LOG_COPIES = 3
 LEAST_SECONDS = 5  # a program that ends sooner has failed, for Supervisor
-GUARD_SECONDS = 8  # of the ten a stop may take
+# A stop may take ten seconds: the running job has five to end before it is given back, the guard waits
+# three more for the kernel and papermill, and the supervisor two more for all guards.
+JOB_SECONDS = 5
+GUARD_SECONDS = 8
 SUPERVISOR_SECONDS = 10
 
 
@@ -104,10 +108,13 @@ def _home(private: Path, home: str | None) -> dict[str, str]:
 
 
 def notebook_program(place: Place, kind: str, name: str, plan: dict[str, Any]) -> Program:
-    """A role that is a notebook under papermill, with its plan in a private file."""
+    """A role that is a notebook under papermill, with its plan in a private file. Raises NotebookError."""
+    notebook = notebooks_folder() / f"{kind}.ipynb"
+    if not notebook.is_file():
+        raise NotebookError(f"cannot find {notebook}: it comes with pq; install pq again")
     path = place.private / f"{name}.json"
     words = {
-        "notebook": str(notebooks_folder() / f"{kind}.ipynb"),
+        "notebook": str(notebook),
         "output": str(place.folder / "runs" / f"{name}.ipynb"),
         "cwd": str(Path.cwd()),
     }

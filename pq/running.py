@@ -15,7 +15,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, Self
 
-from pq.errors import CancelRequestedError, LeaseLostError, PQError, TaskTimeoutError
+from pq.errors import CancelRequestedError, InvalidJobError, LeaseLostError, PQError, TaskTimeoutError
 from pq.interface import PersistentQInterface
 from pq.job import Job
 from pq.records import Kind, Outcome
@@ -26,6 +26,7 @@ log = logging.getLogger("pq")
 # Ignored by default, so one that comes too late does no harm; nothing else uses it.
 SIGNAL = getattr(signal, "SIGURG", None)
 AGAIN_SECONDS = 1.0
+PATIENCE_SECONDS = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +70,10 @@ class Hand:
         while self.buffer:
             with suppress(IndexError):  # the other thread was quicker
                 self.outcomes.append(Outcome(self.buffer.popleft(), "released"))
+
+    def is_busy(self) -> bool:
+        """Whether it holds anything."""
+        return self.run is not None or bool(self.buffer or self.outcomes or self.settling)
 
     def jobs(self) -> list[Job]:
         """All of them, for heartbeats."""
@@ -119,9 +124,9 @@ class Runner:
             try:
                 result = _call(task.function, keywords)
             finally:
-                self._close()
+                self._close(run)
         except BaseException as error:  # noqa: BLE001  # whatever a task raises is the job's, SystemExit too
-            self._close()
+            self._close(run)
             outcome = _failure(run, error)
         else:
             outcome = Outcome(job, result=result)
@@ -131,19 +136,19 @@ class Runner:
 
     def press(self, run: Run) -> None:
         """Raise the run's error inside its task, again after a second; called often by the watch."""
-        interrupt, now = run.interrupt, time.monotonic()
-        if interrupt is None or self._hand.run is not run:
+        if run.interrupt is None or self._hand.run is not run or not _is_due(run.interrupt):
             return
+        if run.context is not None:  # a task in a thread that calls the queue all the time hears it only so
+            run.context.interrupt = run.interrupt.error
         if self._by_signal:
-            if interrupt.raised_at is None or now - interrupt.raised_at > AGAIN_SECONDS:
-                signal.pthread_kill(self._thread, SIGNAL)  # type: ignore[arg-type]  # see __enter__
+            signal.pthread_kill(self._thread, SIGNAL)  # type: ignore[arg-type]  # see __enter__
             return
         with self._lock:
-            again = interrupt.raised_at is None or now - interrupt.raised_at > AGAIN_SECONDS
-            frame = sys._current_frames().get(self._thread)  # noqa: SLF001  # the documented way to another thread's frame
-            if again and self._hand.run is run and self._in_task(frame):
-                interrupt.raised_at = now
-                _raise_in(self._thread, type(interrupt.error))
+            # The documented way to another thread's frame.
+            frame = sys._current_frames().get(self._thread)  # noqa: SLF001
+            if self._hand.run is run and self._place(frame) is frame is not None:
+                run.interrupt.raised_at = time.monotonic()
+                _raise_in(self._thread, type(run.interrupt.error))
 
     def give_up(self, run: Run) -> bool:
         """Claim the outcome of a run that does not stop; False if it has just ended."""
@@ -153,36 +158,70 @@ class Runner:
 
     def _on_signal(self, _number: int, frame: FrameType | None) -> None:
         run = self._hand.run
-        if run is None or run.interrupt is None or not self._in_task(frame):
+        place = None if run is None or not _is_due(run.interrupt) else self._place(frame)
+        if run is None or run.interrupt is None or place is None:
             return
-        run.interrupt.raised_at = time.monotonic()
-        raise run.interrupt.error
+        if place is frame:
+            run.interrupt.raised_at = time.monotonic()
+            raise run.interrupt.error
+        self._raise_on_return(run, run.interrupt, place)
 
-    def _in_task(self, frame: FrameType | None) -> bool:
-        """Whether the frame belongs to the task, and not to the consumer or to a call of the queue.
+    def _raise_on_return(self, run: Run, interrupt: Interrupt, place: FrameType) -> None:
+        """Raise at the next step of the waiting frame, the way a debugger stops there."""
+        if sys.gettrace() is not None:
+            return
 
-        An error raised in the middle of a transaction could leave a lock behind; the watch tries again
-        in a moment.
+        def trace(_frame: FrameType, _event: str, _argument: Any) -> None:
+            sys.settrace(None)
+            place.f_trace = None
+            if self._hand.run is run and _is_due(interrupt):
+                interrupt.raised_at = time.monotonic()
+                raise interrupt.error
+
+        place.f_trace = trace
+        sys.settrace(_ignore)
+
+    def _place(self, frame: FrameType | None) -> FrameType | None:
+        """Where in the task to raise: in its innermost frame, or in that which waits for a call of the queue.
+
+        None outside of a task. An error raised in the middle of a transaction could leave a lock behind;
+        one raised in contextlib on the way in, the transaction itself.
         """
+        place, within = frame, True
         while frame is not None and frame.f_code is not _call.__code__:
             module = str(frame.f_globals.get("__name__"))
             waits = frame.f_code.co_name in ("wait", "wait_for_work")
-            if module.startswith(self._shielded) and not waits:
-                return False
+            within = (module.startswith(self._shielded) and not waits) or (within and module == "contextlib")
             frame = frame.f_back
-        return frame is not None
+            place = frame if within else place
+        return place if frame is not None else None
 
-    def _close(self) -> None:
+    def _close(self, run: Run) -> None:
+        """Let no interrupt begin from here on; one that is on its way comes now, where run() catches it."""
         if self._by_signal:
             self._hand.run = None
             return
         with self._lock:
             self._hand.run = None
-            _raise_in(self._thread, None)
+        if run.interrupt is not None and run.interrupt.raised_at is not None:
+            # Taking it back instead would leave CPython 3.11 looking for it at every step.
+            for _ in range(100):
+                pass
 
     def _unless_settled(self, run: Run, outcome: Outcome) -> Outcome | None:
         with self._lock:
             return None if run.settled else outcome
+
+
+def _is_due(interrupt: Interrupt | None) -> bool:
+    """Whether it has not been raised yet, or was swallowed."""
+    if interrupt is None:
+        return False
+    return interrupt.raised_at is None or time.monotonic() - interrupt.raised_at > AGAIN_SECONDS
+
+
+def _ignore(_frame: FrameType, _event: str, _argument: Any) -> None:
+    """Trace nothing in the frames that are entered."""
 
 
 def _call(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
@@ -192,8 +231,9 @@ def _call(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
 
 def _failure(run: Run, error: BaseException) -> Outcome:
     interrupt = run.interrupt
-    if interrupt is None or interrupt.raised_at is None:
-        final = isinstance(error, PQError) and getattr(error, "retry", True) is False
+    if interrupt is None or (interrupt.raised_at is None and error is not interrupt.error):
+        # What is invalid stays so, whoever tries it again; other errors say so themselves.
+        final = isinstance(error, InvalidJobError) or getattr(error, "retry", True) is False
         return Outcome(run.job, "failed", error=_printable(error), retry=not final)
     # The place where the task stood is in the traceback of what it raised.
     stopped = interrupt.error.with_traceback(error.__traceback__)
@@ -210,10 +250,9 @@ def _printable(error: BaseException) -> BaseException:
     return error
 
 
-def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Let another thread raise an error at its next step; None takes it back."""
-    value = None if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Let another thread raise an error at its next step."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
 
 def time_limit(run: Run, now: float) -> Interrupt | None:
@@ -222,18 +261,20 @@ def time_limit(run: Run, now: float) -> Interrupt | None:
     if limit is None or now - run.began < limit.total_seconds():
         return None
     text = f"job {run.job.id} ran longer than its limit of {limit.total_seconds():g} s"
-    return Interrupt(TaskTimeoutError(text), "timeout", now, patience=10)
+    return Interrupt(TaskTimeoutError(text), "timeout", now, patience=PATIENCE_SECONDS)
 
 
 def cancelled(run: Run, now: float) -> Interrupt:
     """The interrupt for a run that a person wants stopped."""
-    return Interrupt(CancelRequestedError(f"job {run.job.id} was asked to stop"), "failed", now, patience=10)
+    return Interrupt(
+        CancelRequestedError(f"job {run.job.id} was asked to stop"), "failed", now, patience=PATIENCE_SECONDS
+    )
 
 
 def lost(run: Run, now: float) -> Interrupt:
     """The interrupt for a run whose lease is gone; settling it only reports that."""
     text = f"job {run.job.id} is no longer leased to this consumer: it was rescued, assigned or deleted"
-    return Interrupt(LeaseLostError(text), "failed", now, patience=10)
+    return Interrupt(LeaseLostError(text), "failed", now, patience=PATIENCE_SECONDS)
 
 
 def stopped(run: Run, now: float) -> Interrupt:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PLAIN_SECONDS = 30.0  # between two status lines where there is no terminal
-SHOWN = ("pending", "processing", "scheduled", "completed", "failed")
+CHANGE_SECONDS = 2.0  # the same when a role has changed: one that flaps must not fill the screen
+ALWAYS_SHOWN = ("completed", "failed")
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Screen:
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     line: Line | None = None
     said: str = ""
-    said_at: float = 0.0
+    said_at: float = -PLAIN_SECONDS
 
     def say(self, text: str) -> None:
         """Print a line above the status line."""
@@ -45,11 +46,10 @@ class Screen:
     def show(self, states: Mapping[str, str], counts: Mapping[str, int], seconds: float) -> None:
         """Renew the status line; without a terminal when a role changed, and every half a minute."""
         roles = describe_states(states)
-        jobs = " · ".join(f"{counts[status]} {status}" for status in SHOWN)
-        text = f"{_clock(seconds)}  {roles}  jobs: {jobs}"
+        text = f"{_clock(seconds)}  {roles}  jobs: {describe_counts(counts)}"
         if self.line is not None:
             self.line.update(Text(text))
-        elif roles != self.said or time.monotonic() > self.said_at + PLAIN_SECONDS:
+        elif time.monotonic() > self.said_at + (CHANGE_SECONDS if roles != self.said else PLAIN_SECONDS):
             self.said, self.said_at = roles, time.monotonic()
             self.say(text)
 
@@ -58,6 +58,12 @@ class Screen:
         if self.line is not None:
             self.line.stop()
             self.line = None
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """What is done first, then only what there is, so that the line fits a narrow terminal."""
+    rest = (status for status in counts if status not in ALWAYS_SHOWN and counts[status])
+    return " · ".join(f"{counts[status]} {status}" for status in (*ALWAYS_SHOWN, *rest))
 
 
 def describe_states(states: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from pq import values
+from pq.display import plain
 from pq.errors import InvalidJobError, StorageError
 from pq.interface import PersistentQInterface
 from pq.job import Job
@@ -15,7 +16,8 @@ from pq.records import Outcome, Settled
 from pq.running import Hand
 from pq.runs import after_settling
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS, LAST_PATIENCE_SECONDS = 60.0, 10.0
+ERROR_WIDTH = 500
 
 log = logging.getLogger("pq")
 Answer = TypeVar("Answer")
@@ -90,10 +92,10 @@ class Books:
             lambda: self._queue.dequeue_many(self._name, limit, self._queues, self._lease), PATIENCE_SECONDS
         )
 
-    def settle(self, *, take: bool = False, patience: float = PATIENCE_SECONDS) -> list[Job]:
+    def settle(self, *, take: bool = False, patience: float | None = None) -> list[Job]:
         """End the tries that wait for it, and take the next jobs; the tries are kept if that fails.
 
-        Raises StorageError after `patience` seconds of trying again.
+        Raises StorageError after `patience` seconds of trying again, by default a minute.
         """
         with self._lock:
             batch = self._drain()
@@ -102,7 +104,9 @@ class Books:
                 return []
             self._hand.settling = batch
             try:
-                settled = self._patiently(lambda: self._settle(batch, limit), patience)
+                settled = self._patiently(
+                    lambda: self._settle(batch, limit), PATIENCE_SECONDS if patience is None else patience
+                )
             except BaseException:
                 self._hand.outcomes.extendleft(reversed(batch))
                 raise
@@ -110,6 +114,14 @@ class Books:
                 self._hand.settling = ()
             self._enter(batch, {(job.id, job.token) for job in settled.lost})
             return settled.jobs
+
+    def give_back(self) -> None:
+        """Release what was taken and not begun, and settle the rest, at the end."""
+        self._hand.give_back()
+        try:
+            self.settle(patience=LAST_PATIENCE_SECONDS)
+        except StorageError as error:
+            log.error("jobs could not be settled, and are rescued later: %s", error)  # noqa: TRY400  # one line
 
     def drop(self, job: Job) -> None:
         """Count a job whose lease was lost before it began."""
@@ -176,11 +188,12 @@ class Books:
     def _enter_failure(self, outcome: Outcome) -> None:
         job = outcome.job
         self.failed += 1
-        self.last_error = f"job {job.id}: {values.error_text(outcome.error or '')}"
+        error = plain(values.error_text(outcome.error or ""), ERROR_WIDTH)
+        self.last_error = f"job {job.id}: {error}"
         log.warning(
             "job %d (%s) %s in attempt %d of %d: %s",
-            *(job.id, job.task, outcome.kind, job.attempt, job.max_attempts),
-            values.error_text(outcome.error or ""),
+            *(job.id, plain(job.task), outcome.kind, job.attempt, job.max_attempts),
+            error,
         )
 
 

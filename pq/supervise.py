@@ -19,7 +19,7 @@ from pq import ownership, processes
 from pq.bounded import BoundedRun, newest_id, shares
 from pq.dashboards import read_token
 from pq.errors import PQError
-from pq.programs import SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
+from pq.programs import JOB_SECONDS, SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
 from pq.screen import Screen
 from pq.supervisors import supervisor_for
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pq.supervisors import SupervisingProcess
 
 LOOK_SECONDS = 0.5
+DOUBLED_SECONDS = 1.0  # what runs run_all.py may pass a signal on that the terminal has sent as well
 
 
 class UsageError(PQError, ValueError):
@@ -50,6 +51,8 @@ class System:
     bounded: BoundedRun | None = None
     trouble: str | None = None
     ready: bool = False
+    asked_at: float = 0.0
+    explained: set[str] = field(default_factory=set)
     port: int = 0
 
     def run(self) -> int:
@@ -88,7 +91,8 @@ class System:
             yield notebook_program(self.place, "producer", name, plan)
         for index in range(options.consumers):
             name = f"consumer-{index + 1}"
-            yield notebook_program(self.place, "consumer", name, {"parameters": {**common, "name": name}})
+            parameters = {**common, "name": name, "tasks": ",".join(options.tasks), "grace": JOB_SECONDS}
+            yield notebook_program(self.place, "consumer", name, {"parameters": parameters})
         if options.dashboards:
             self.port = free_port(options.port)
             yield dashboards_program(self.place, self.port, token_file(self.place))
@@ -115,6 +119,7 @@ class System:
             states = supervisor.states()
             self.screen.show(states, self.queue.counts(), time.monotonic() - started)
             self._greet_dashboards()
+            self._explain(states)
             given_up = [name for name, state in states.items() if state == "FATAL"]
             if supervisor.ended():
                 self.trouble = f"the supervisor has ended; see {self.place.logs / 'supervisor.log'}"
@@ -132,6 +137,13 @@ class System:
         # Of a role that is given up the others cannot make a bounded run whole.
         lost = any(state == "FATAL" and name != "dashboards" for name, state in states.items())
         return self.bounded.finished() or lost
+
+    def _explain(self, states: dict[str, str]) -> None:
+        """Say once of each role in trouble what its log says last, so that nobody has to look there first."""
+        for name, state in states.items():
+            if state in {"BACKOFF", "FATAL"} and name not in self.explained:
+                self.explained.add(name)
+                self.screen.say(f"  {name} crashed: {last_line(self.place.logs / f'{name}.log')}")
 
     def _greet_dashboards(self) -> None:
         if self.options.dashboards and not self.ready and answers(self.port):
@@ -176,7 +188,10 @@ class System:
                 signal.signal(number, handler)
 
     def _on_signal(self, *_: object) -> None:
-        if self.stopping.is_set():  # a person who asks twice does not want to wait
+        now = time.monotonic()
+        if not self.stopping.is_set():
+            self.asked_at = now
+        elif now > self.asked_at + DOUBLED_SECONDS:  # a person who asks twice does not want to wait
             threading.Thread(target=processes.end_marked, args=(self.place.system,)).start()
         self.stopping.set()
 
@@ -190,6 +205,18 @@ def free_port(wanted: int) -> int:
         except (OSError, OverflowError):
             raise UsageError(f"port {wanted} cannot be used; --port 0 takes any free one") from None
         return int(probe.getsockname()[1])
+
+
+def last_line(log: Path) -> str:
+    """The end of a log, where the cause of a crash stands; nothing of it is obeyed by the terminal."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 5_000))
+            text = file.read().decode(errors="replace").strip()
+    except OSError:
+        return f"see {log}"
+    line = text.rpartition("\n")[2] or f"see {log}"
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:200]
 
 
 def token_file(place: Place) -> Path:
@@ -215,11 +242,16 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--db", help="file or URL of the queue (default: PQ_URL, QUEUE_DB_FILE, queue.db)")
     words.add_argument("--producers", type=_whole, default=1, metavar="N")
     words.add_argument("--consumers", type=_whole, default=2, metavar="N")
-    words.add_argument("--interval", type=float, metavar="SECONDS", help="between two files of a producer")
+    words.add_argument(
+        "--interval", type=_positive, metavar="SECONDS", help="between two files of a producer"
+    )
     words.add_argument("--port", type=_whole, default=8866, help="of the dashboards; 0 takes any free one")
     words.add_argument("--jobs", type=_whole, metavar="N", help="end when the producers' N jobs are finished")
-    words.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after that time")
+    words.add_argument("--for", dest="seconds", type=_positive, metavar="SECONDS", help="end after that time")
     words.add_argument("--no-dashboards", dest="dashboards", action="store_false")
+    words.add_argument(
+        "--tasks", action="append", default=[], metavar="SOURCE", help="a module or .py file with tasks"
+    )
     words.add_argument("--supervisor", choices=("auto", "supervisor", "honcho"), default="auto")
     return words
 
@@ -231,14 +263,23 @@ def _whole(text: str) -> int:
     return number
 
 
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"must be more than 0: {text}")
+    return number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the system; 0 when it stopped as wanted, 1 when something failed, 2 for wrong options."""
     options = parser().parse_args(arguments)
     if options.jobs is not None and options.producers < 1:
         parser().error("--jobs needs at least one producer")
+    if not (options.producers or options.consumers or options.dashboards):
+        parser().error("there is nothing to run")
     try:
         return _run(options)
-    except PQError as error:
+    except (PQError, OSError) as error:
         print(f"run_all: {error}", file=sys.stderr)  # noqa: T201  # for a person
         return 1
     except KeyboardInterrupt:

@@ -1,6 +1,5 @@
 """Text of jobs on a terminal: made harmless, shortened, and set in tables."""
 
-import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -61,18 +60,22 @@ def short(value: object, width: int = 60) -> str:
 
 
 def span(length: timedelta) -> str:
-    """A length of time in its largest unit: 12s, 5m, 3h, 7d."""
+    """A length of time in its largest unit: 3ms, 1.5s, 12s, 5m, 3h, 7d."""
     seconds = abs(length.total_seconds())
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f}{unit}"
-    return f"{seconds:.0f}s" if seconds >= 10 or seconds < 0.05 else f"{seconds:.1f}s"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    return f"{seconds:.0f}s" if seconds >= 10 else f"{seconds:.1f}s"
 
 
 def distance(moment: datetime | None, now: datetime) -> str:
-    """How far `moment` lies from now: `in 5m` or `3h ago`."""
+    """How far `moment` lies from now: `in 5m`, `3h ago`, or `now`."""
     if moment is None:
         return ""
+    if abs(moment - now) < timedelta(seconds=1):
+        return "now"
     return f"in {span(moment - now)}" if moment > now else f"{span(now - moment)} ago"
 
 
@@ -93,7 +96,7 @@ def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else shutil.get_terminal_size((PIPE_WIDTH, 25)).columns
+    width = None if stream.isatty() else PIPE_WIDTH
     return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
 
 

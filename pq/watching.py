@@ -14,7 +14,7 @@ from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Self
 
-from pq.display import Display
+from pq.display import Display, plain
 from pq.errors import CancelRequestedError, LeaseLostError, StorageError
 from pq.interface import PersistentQInterface
 from pq.records import Outcome
@@ -22,7 +22,7 @@ from pq.running import Hand, Run, Runner, cancelled, lost, stopped, time_limit
 from pq.runs import close_runs
 from pq.settling import Books, Stop
 
-BUSY_SECONDS, IDLE_SECONDS = 0.05, 0.25
+BUSY_SECONDS, IDLE_SECONDS = 0.05, 0.1
 STANDING_SECONDS = 0.5
 RESCUE_SECONDS = 1.0
 BEAT_BUSY_SECONDS, BEAT_IDLE_SECONDS = 1.0, 2.0
@@ -78,6 +78,7 @@ class Watch:
         self._waiting: Outcome | None = None
         self._speed: deque[tuple[float, int]] = deque(maxlen=20)
         self._ended = False
+        self._rescued_at, self._patient_until = time.monotonic(), 0.0
         self._duties = [
             Duty(0, self._look),
             Duty(BUSY_SECONDS, self._flush),
@@ -113,7 +114,7 @@ class Watch:
 
     def _watch(self) -> None:
         while not self._ended:
-            busy = self._hand.run is not None or self._hand.outcomes
+            busy = self._hand.is_busy()
             with suppress(Empty):
                 number = self.signals.get(timeout=BUSY_SECONDS if busy else IDLE_SECONDS)
                 if number is not None:
@@ -245,9 +246,15 @@ class Watch:
         self._doing, self._beaten_at = doing, now
 
     def _rescue(self) -> None:
-        rescued = self._queue.rescue()
+        """Rescue; but who was stopped for long itself lets the living extend their leases first."""
+        now, lease = time.monotonic(), self._lease.total_seconds()
+        if now - self._rescued_at > max(lease / 2, 2 * RESCUE_SECONDS):
+            log.warning("this consumer stood still; expired leases are left alone for %g s", lease)
+            self._patient_until = now + lease
+        self._rescued_at = now
+        rescued = self._queue.rescue(expired=now >= self._patient_until)
         for job in rescued:
-            log.warning("job %d was taken back: %s", job.id, job.error)
+            log.warning("job %d was taken back: %s", job.id, plain(job.error))
         if rescued:
             close_runs(self._queue)
 

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +75,17 @@ def read_until(terminal: int, text: str, limit_seconds: float = 30) -> str:
         except OSError:  # the process has ended
             pytest.fail(f"{text!r} did not come: {seen[-2000:]!r}")
     return seen
+
+
+def interrupt(process: subprocess.Popen[bytes], limit_seconds: float = 30) -> int:
+    """Press Ctrl-C until it is heard: one that comes just before a read begins waits for its end."""
+    deadline = time.monotonic() + limit_seconds
+    while True:
+        process.send_signal(signal.SIGINT)
+        try:
+            return process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            assert time.monotonic() < deadline, "not interrupted"
 
 
 def end(process: subprocess.Popen[bytes], terminal: int) -> None:

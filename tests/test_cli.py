@@ -100,8 +100,8 @@ def test_a_users_mistake_is_one_line_without_traceback(run: CommandLine) -> None
         ["prune", "--older-than", "long"],
         ["stop-consumer", "nobody"],
     ):
-        result = run.process(*words)
-        assert (result.returncode, result.stdout) == (1, ""), words
+        result = run(*words)
+        assert (result.exit_code, result.stdout) == (1, ""), words
         assert result.stderr.startswith("pq: "), result.stderr
         assert result.stderr.count("\n") == 1, result.stderr
     for place in (
@@ -188,6 +188,27 @@ def test_produce_and_consume_run_the_main_job(run: CommandLine) -> None:
     assert "stamp" in run.process("stats").stdout
 
 
+def test_a_consumer_ends_by_interrupt_with_its_summary_and_0(
+    run: CommandLine, jobs: PersistentQInterface
+) -> None:
+    jobs.enqueue("unknown")
+    process = subprocess.Popen(
+        [*PQ, "--db", str(run.database), "consume", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert jobs.wait(1, timeout=30).status == "failed"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, json.loads(stdout)["failed"]) == (0, 1)
+    assert b"WARNING job 1 (unknown) failed" in stderr
+
+
 def test_what_a_task_prints_stays_out_of_the_json_answer(run: CommandLine) -> None:
     tasks = run.database.parent / "chatty.py"
     tasks.write_text("import pq\n\n@pq.task('talk')\ndef talk(context):\n    print('hello from the task')\n")
@@ -200,7 +221,9 @@ def test_what_a_task_prints_stays_out_of_the_json_answer(run: CommandLine) -> No
 def test_the_interval_is_changed_while_producers_run(run: CommandLine, jobs: PersistentQInterface) -> None:
     assert answer(run("interval", "--json")) == {"interval": 5.0}
     assert "0.25 s" in run("interval", "250ms").output
-    assert jobs.setting("interval") == "0.25"
+    assert float(jobs.setting("interval") or 0) == 0.25
+    jobs.set_setting("interval", "soon")
+    assert run("interval").exit_code == 1
 
 
 # -- looking --------------------------------------------------------------------------------------
@@ -234,6 +257,17 @@ def test_show_tells_attempts_tracebacks_and_actions(run: CommandLine, jobs: Pers
     assert "Traceback (most recent call last)" in text
     assert "bad\\x1b[31m" in text
     assert "resubmit (failed to pending): again" in text
+
+
+def test_deeply_nested_parameters_are_shown(run: CommandLine, jobs: PersistentQInterface) -> None:
+    value: list[object] = []
+    for _ in range(850):
+        value = [value]
+    jobs.enqueue("stamp", {"deep": value})
+    for words in (["list"], ["show", "1"], ["list", "--json"], ["show", "1", "--json"], ["cancel", "1"]):
+        result = run.process(*words)
+        assert (result.returncode, result.stderr) == (0, ""), words
+    assert run.process("delete-files", "--all", "--yes").returncode == 0
 
 
 def test_failed_lists_only_failed_jobs(run: CommandLine, jobs: PersistentQInterface) -> None:

@@ -1,12 +1,11 @@
 """The commands that change jobs: one, many, with a count first, a confirmation, and a job that changed."""
 
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import CommandLine, answer, end, fail_one, in_terminal, read_until
+from command_line import CommandLine, answer, end, fail_one, in_terminal, interrupt, read_until
 
 import pq
 from pq.interface import PersistentQInterface
@@ -182,8 +181,7 @@ def test_an_interrupt_exits_with_130(run: CommandLine, jobs: PersistentQInterfac
     process, terminal = in_terminal(run.database, "cancel", "--all")
     try:
         read_until(terminal, "[y/N]")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) in {1, 130}
+        assert interrupt(process) == 130
     finally:
         end(process, terminal)
     assert jobs.get(1).status == "pending"

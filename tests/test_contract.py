@@ -281,6 +281,18 @@ def test_an_expired_lease_counts_as_a_failed_try(queue, clock):
     assert [attempt.outcome for attempt in queue.attempts(job)] == ["lease expired"] * 2
 
 
+def test_who_was_stopped_for_long_can_leave_expired_leases_alone(connect, clock):
+    queue = connect(clock)
+    job = processing(queue)
+    clock.advance(31)
+    assert queue.rescue(expired=False) == []
+    queue.heartbeat(job)
+    assert queue.rescue() == []
+    queue.close()
+    clock.boot_id = "second boot"
+    assert [rescued.id for rescued in connect(clock).rescue(expired=False)] == [job.id]
+
+
 @pytest.mark.parametrize("jump", [3600, -3600, 86400, -86400])
 def test_a_jump_of_the_wall_clock_neither_ends_nor_prolongs_a_lease(queue, clock, jump):
     job = processing(queue)

@@ -20,7 +20,8 @@ import pq
 from pq import ownership, processes
 from pq.bounded import shares
 from pq.programs import Place, Program
-from pq.screen import describe_states
+from pq.screen import describe_counts, describe_states
+from pq.supervise import last_line
 from pq.supervisors import supervisor_config
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and /proc")
@@ -217,15 +218,21 @@ def test_a_bounded_run_makes_exactly_its_jobs_in_a_folder_with_an_odd_name(tmp_p
     assert processes.marked(previous) == []
 
 
-def test_under_honcho_a_crash_is_mended_and_ctrl_c_stops_everything(tmp_path):
-    with running(tmp_path, "--no-dashboards", "--supervisor", "honcho", "--consumers", "1") as system:
+def test_under_honcho_a_crash_is_mended_and_ctrl_c_gives_a_long_job_back(tmp_path):
+    tasks = tmp_path / "naps.py"
+    tasks.write_text("import time\nimport pq\n@pq.task('nap')\ndef nap(): time.sleep(600)\n")
+    words = ("--no-dashboards", "--supervisor", "honcho", "--consumers", "1", "--tasks", str(tasks))
+    with running(tmp_path, *words) as system, pq.connect(system.db) as queue:
         kernel = system.kernel("consumer-1")
         kernel.kill()
         until(lambda: is_another(system.kernel("consumer-1"), kernel), system)
         system.wait_for_jobs(2)
+        nap = queue.enqueue("nap", priority=1)
+        until(lambda: queue.get(nap).status == "processing", system)
 
         assert system.end(signal.SIGINT) == 0
         assert system.left() == []
+        assert (queue.get(nap).status, queue.get(nap).attempt) == ("pending", 0)
         assert "kept alive by Honcho" in system.text()
 
 
@@ -271,6 +278,20 @@ def test_trouble_is_named_in_the_status_line():
     assert describe_states(states) == (
         "1 running · b crashed, will be restarted · d given up, see its log · a ended"
     )
+
+
+def test_the_status_line_has_what_is_done_and_then_what_there_is():
+    counts = {"pending": 2, "processing": 0, "completed": 7, "failed": 0}
+
+    assert describe_counts(counts) == "7 completed · 0 failed · 2 pending"
+
+
+def test_the_cause_of_a_crash_is_shown_but_not_obeyed_by_the_terminal(tmp_path):
+    log = tmp_path / "consumer-1.log"
+    log.write_text("Traceback\nValueError: \x1b[2J no\n\n")
+
+    assert last_line(log) == "ValueError: ?[2J no"
+    assert last_line(tmp_path / "none.log") == f"see {tmp_path / 'none.log'}"
 
 
 def test_supervisor_reads_our_configuration_and_all_roles_stop_together(tmp_path):

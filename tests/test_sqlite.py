@@ -1,5 +1,6 @@
 """What only the SQLite backend promises: its gate, its presence locks, its errors, its statements."""
 
+import gc
 import os
 import signal
 import sqlite3
@@ -8,6 +9,7 @@ import sys
 import threading
 from datetime import timedelta
 
+import psutil
 import pytest
 from processes import ENQUEUE_ONE, run_python, wait_for
 
@@ -264,3 +266,20 @@ def test_a_waiting_consumer_wakes_when_a_job_is_due_and_when_told_to_stop(tmp_pa
         stop.set()
         assert queue.dequeue("c") is None
         assert queue.wait_for_work(timedelta(seconds=20), stop) is False
+
+
+def test_threads_that_come_and_go_leave_no_more_and_more_files_open(tmp_path):
+    def come_and_go(times):
+        for _ in range(times):
+            thread = threading.Thread(target=queue.enqueue, args=("stamp",))
+            thread.start()
+            thread.join()
+            gc.collect()
+        return psutil.Process().num_fds()
+
+    with pq.connect(tmp_path / "queue.db") as queue:
+        queue.counts()
+        # SQLite keeps closed files for its next connection, because closing them would drop its locks.
+        first, second = come_and_go(5), come_and_go(20)
+        assert second <= first + 2
+        assert queue.counts()["pending"] == 25

@@ -203,3 +203,19 @@ def test_after_a_fork_the_child_opens_a_connection_of_its_own(tmp_path):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert queue.enqueue("stamp").id == 3
         assert queue.counts()["pending"] == 3
+
+
+NUMBERS = """
+import sys, pq
+with pq.connect(sys.argv[1]) as queue:
+    assert not {"numpy", "pandas"} & sys.modules.keys()
+    import numpy, pandas
+    with queue.transaction() as db:
+        row = {"n": numpy.int64(7), "x": numpy.float64(0.5), "at": pandas.Timestamp("2026-01-31")}
+        db["mine"].insert(row)
+        print([column.type for column in db["mine"].columns], list(db["mine"].rows)[0]["x"])
+"""
+
+
+def test_the_queue_loads_neither_numpy_nor_pandas_and_stores_their_values_all_the_same(tmp_path):
+    assert run_python(NUMBERS, str(tmp_path / "queue.db")) == "['INTEGER', 'REAL', 'TEXT'] 0.5"

@@ -10,6 +10,7 @@ import pytest
 import pq
 
 HEAVY = {
+    "numpy",
     *("pandas", "papermill", "voila", "IPython", "ipywidgets", "anywidget", "nbformat", "nbclient"),
     *("jupyter_server", "tornado", "zmq", "sqlalchemy", "supervisor", "honcho", "psutil", "matplotlib"),
 }

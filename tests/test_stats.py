@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from conftest import FakeClock
 
 from pq import stats
 from pq.interface import PersistentQInterface
-from tests.conftest import FakeClock
 
 COLUMNS = {
     "task": "str",

@@ -23,6 +23,7 @@ class WriteGate:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = -1
         self._file = self._open()
 
     def _open(self) -> int:
@@ -60,13 +61,18 @@ class WriteGate:
                     os.close(waiting)
 
         threading.Thread(target=stand_in_line, daemon=True, name="pq write gate").start()
-        turn.wait(timeout_seconds)
-        with decision:
-            if turn.is_set():
-                os.close(self._file)
-                self._file = waiting
-                return
-            given_up = True
+        came = False
+        try:
+            came = turn.wait(timeout_seconds)
+        finally:  # after Ctrl-C too, nobody may be left holding the gate
+            with decision:
+                given_up = not came
+                if given_up and turn.is_set():
+                    os.close(waiting)
+        if came:
+            os.close(self._file)
+            self._file = waiting
+            return
         raise StorageError(
             f"the database was busy for {timeout_seconds:g} s: another process, or another queue object of "
             "this thread, holds a transaction open; see `pq doctor`"
@@ -76,6 +82,10 @@ class WriteGate:
         """Let the next one in."""
         if fcntl is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def __del__(self) -> None:
+        # A thread that ended without closing its queue leaves its session to the garbage collector.
+        self.close()
 
     def close(self) -> None:
         """Give the file back."""
