@@ -78,9 +78,17 @@ def test_sweep_reads_yaml_and_adds_only_what_is_missing(command, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "notebook: a.ipynb", "notebook: a.ipynb\nspace: {x: [1]}\nevil: 1", "a: [", "!!python/name:os.system x",
-     "notebook: a.ipynb\nspace: {x: [2026-01-01]}", "notebook: a.ipynb\nspace: {x: [1]}\noptions: {group: x}"],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "notebook: a.ipynb",
+        "notebook: a.ipynb\nspace: {x: [1]}\nevil: 1",
+        "a: [",
+        "!!python/name:os.system x",
+        "notebook: a.ipynb\nspace: {x: [2026-01-01]}",
+        "notebook: a.ipynb\nspace: {x: [1]}\noptions: {group: x}",
+    ],
+)
 def test_a_wrong_sweep_file_stores_nothing(command, tmp_path, text):
     file = tmp_path / "study.yaml"
     file.write_text(text)
