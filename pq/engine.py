@@ -62,6 +62,12 @@ class PQEngine:
             manager.close()
             kernel.kill()
 
+    def close(self) -> None:
+        """End the kernels; the next run starts new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
     def _open(self) -> KernelPool:
         import os
 
@@ -73,7 +79,7 @@ class PQEngine:
             names = os.environ.get(PRELOAD, "").replace(",", " ").split()
             self._pool, self._owner = KernelPool(preload=names), os.getpid()
             self._pool.__enter__()
-            atexit.register(self._pool.close)
+            atexit.register(self.close)
         return self._pool
 
 

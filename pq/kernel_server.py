@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 LONGEST_ADDRESS = 80  # a socket's path may have 107 bytes, and the kernel's own part is added
+PATIENCE_SECONDS = 0.5
 CLOSE_SECONDS = 15.0
 
 
@@ -39,6 +40,7 @@ class KernelServer:
         self.ready = False
         self.flags = tuple(flags)
         self.preload = tuple(plan["preload"])
+        self.is_warm = bool(plan["warm"])
         self.environment = dict(os.environ)
         self._owner = os.getpid()
         self._input = b""
@@ -56,6 +58,7 @@ class KernelServer:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
+                env=self.environment,  # exactly this: C libraries add variables that Python does not see
                 start_new_session=True,  # a Ctrl-C in the terminal is the consumer's affair
             )
 
@@ -105,13 +108,17 @@ class KernelServer:
         self.channel.close()
         if os.getpid() != self._owner:
             return
-        if isinstance(self._lock, ownership.Ownership):
-            self._lock.close()  # the guard then ends what is left
-        try:
-            self._guard.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
+        for seconds in (PATIENCE_SECONDS, CLOSE_SECONDS):
+            with suppress(subprocess.TimeoutExpired):
+                self._guard.wait(seconds)
+                break
+            if isinstance(self._lock, ownership.Ownership):
+                self._lock.close()  # the server does not listen: the guard ends it and all that is below
+        else:
             self._guard.kill()
             self._guard.wait()
+        if isinstance(self._lock, ownership.Ownership):
+            self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from pq.kernel_client import AsyncClient, BlockingClient, KernelHandle
 
+TRIAL_SECONDS = 20.0  # for one forked kernel, before the pool relies on them
 LOAD_SECONDS = 90.0  # the server imports the libraries, after up to 30 s behind other servers
 START_SECONDS = 60.0
 END_SECONDS = 15.0
@@ -280,6 +281,7 @@ class KernelPool:
             "preload": self._preload,
             "spare": self._spare,
             "warm": self.reason is None,
+            "trial_seconds": TRIAL_SECONDS,
             "slots": str(Path(tempfile.gettempdir()) / f"pq-{_user()}-loading"),
         }
         self._server = KernelServer(folder, plan, kernel_specs.python_flags())
@@ -291,8 +293,9 @@ class KernelPool:
         if self._server is None or not self._server.is_usable() or self._server.is_stale():
             self._launch()
         server = self._server or self._launch()
-        if (why := self._does_not_come_up(server)) and self.reason is None:
-            self._note(why)
+        if (why := self._does_not_come_up(server)) and server.is_warm:
+            if self.reason is None:
+                self._note(why)
             server = self._launch()
             why = self._does_not_come_up(server)
         if why:
@@ -363,8 +366,8 @@ class KernelPool:
             server.ready = True
             for note in event["notes"]:
                 log.warning("%s", note)
-            if event["reason"] is not None:
-                self._note(event["reason"])
+        elif kind == "unfit":
+            self._note(event["reason"])
         elif kind == "started":
             self._kernels[event["kernel"]].began(event)
         elif (kernel := self._kernels.pop(event["kernel"], None)) is not None:

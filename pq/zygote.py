@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
-TRIAL_SECONDS = float(os.environ.get("PQ_TRIAL_SECONDS", "20"))
 TAIL_BYTES = 4000
 
 
@@ -54,6 +53,7 @@ class Server:
         self._warm: bool = plan["warm"]
         self._spare: int = plan["spare"]
         self._slots = Path(plan["slots"])
+        self._trial_seconds: float = plan["trial_seconds"]
         self._members: dict[int, Member] = {}
         self._made = 0
         self._input = b""
@@ -61,17 +61,19 @@ class Server:
         self._wake, self._woken = socket.socketpair()
 
     def run(self) -> None:
-        """Load, tell that this is done, then serve."""
+        """Load, tell that this is done, then serve; where a fork is not safe, tell that and end."""
         self._listen_to_signals()
         notes: list[str] = []
-        reason = None
         if self._warm:
             with kernel_loading.slot(self._slots):
                 reason = kernel_loading.load(self._preload, notes) or self._try_out()
-            self._warm = reason is None
+            if reason is not None:
+                # What breaks in a forked kernel can break in every child: not even cold ones start here.
+                self._tell("unfit", reason=reason)
+                self.end()
         gc.collect()
         gc.freeze()  # children then share these pages, as no collection touches them
-        self._tell("ready", warm=self._warm, reason=reason, notes=notes)
+        self._tell("ready", notes=notes)
         if kernel_loading.runs_startup_code():
             self._spare = 0  # it may look at the folder and environment of the run
         self._serve()
@@ -79,6 +81,7 @@ class Server:
     def end(self, *_: object) -> None:
         """End everything below this process, then itself."""
         processes.end_descendants()
+        self._reap()  # not every system has a parent for them that does
         shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(0)
 
@@ -290,12 +293,12 @@ class Server:
         folder = self._new_folder()
         member = self._fork(folder, lambda: kernel_child.try_out(folder, theirs))
         theirs.close()
-        ours.settimeout(TRIAL_SECONDS)
+        ours.settimeout(self._trial_seconds)
         try:
             with ours, ours.makefile("rb") as stream:
                 names = json.loads(stream.readline())
         except TimeoutError:
-            return f"a forked kernel did not come up within {TRIAL_SECONDS:g} s with these modules preloaded"
+            return f"a forked kernel did not come up within {self._trial_seconds:g} s"
         except ValueError:
             return f"a forked kernel died on its trial: {_tail(folder / kernel_child.LOG)}"
         finally:

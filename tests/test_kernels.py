@@ -259,7 +259,7 @@ def test_where_a_fork_is_not_safe_the_pool_goes_on_cold_and_says_why(tmp_path, m
     only_server = "import sys\nif 'pq.zygote' in sys.orig_argv and '\"warm\": true' in sys.orig_argv[-1]: "
     (tmp_path / "sitecustomize.py").write_text(only_server + BREAKS[kind])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("PQ_TRIAL_SECONDS", "1")
+    monkeypatch.setattr("pq.kernels.TRIAL_SECONDS", 1)
     with KernelPool() as pool:
         kernel = pool.start(None, cwd=tmp_path)
         client = kernel.client()
