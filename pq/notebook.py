@@ -126,7 +126,9 @@ def run_notebook(
         document, given, masking, path, published(context.folder, context.job.id, context.job.attempt)
     )
     attempt = _Attempt(context, prepared, masking, facts, cold=cold)
-    return attempt.run(kernel or spoken(document)[1] or "python3", path.parent, cell_timeout, memory)
+    name = kernel or spoken(document)[1] or "python3"
+    # Old notebooks call it so, and Jupyter understands.
+    return attempt.run("python3" if name == "python" else name, path.parent, cell_timeout, memory)
 
 
 class _Attempt:
