@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 LONGEST_ADDRESS = 80  # a socket's path may have 107 bytes, and the kernel's own part is added
 PATIENCE_SECONDS = 0.5
+LEFTOVER_SECONDS = 60.0
+PREFIX = "pq-kernels-"
 CLOSE_SECONDS = 15.0
 
 
@@ -126,11 +129,24 @@ def private_folder(parent: str | Path | None) -> Path:
     """A new folder for this user alone, with a path short enough for sockets."""
     for place in (parent, tempfile.gettempdir(), "/tmp"):  # noqa: S108  # mkdtemp makes it private
         if place is not None:
-            folder = Path(tempfile.mkdtemp(prefix="pq-kernels-", dir=Path(place).absolute()))
+            _remove_leftovers(Path(place))
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=Path(place).absolute()))
             if len(os.fsencode(folder)) <= LONGEST_ADDRESS:
                 return folder
             shutil.rmtree(folder)
     raise KernelStartError("there is no folder for temporary files with a path short enough for sockets")
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove the folders whose owner, guard and server were all killed, or the machine stopped."""
+    for folder in place.glob(f"{PREFIX}*"):
+        lock = folder / "lock"
+        with suppress(OSError):
+            # A new one gets its lock in a moment.
+            settled = time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS
+            mine = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+            if settled and mine and (not lock.exists() or ownership.owner_is_gone(lock)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _libraries() -> tuple[object, ...]:

@@ -11,6 +11,8 @@ import pytest
 from cells import Owner
 from processes import wait_for
 
+from pq.kernels import KernelPool
+
 private, nothing_left_behind = cells.private, cells.nothing_left_behind
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm kernels need Linux")
 
@@ -49,6 +51,13 @@ CELLS = {
 }
 
 
+def _runs(process):
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def _is_at_work(owner, cell):
     wanted = 2 if "Popen" in cell else 0
     names = [process.name() for process in owner.processes() if psutil.pid_exists(process.pid)]
@@ -83,7 +92,9 @@ def test_a_cold_kernel_ends_with_its_owner_too(own_by, victim):
     wait_for(lambda: not owner.others(), 10, "the end of all processes")
 
 
-def test_an_owner_killed_while_its_server_loads_leaves_nothing(private):
+def test_an_owner_killed_while_its_server_loads_leaves_no_process_and_the_next_removes_files(
+    private, monkeypatch
+):
     code = (
         "import sys, time; from pq.kernels import KernelPool\n"
         "pool = KernelPool(folder=sys.argv[1]).__enter__()\n"
@@ -94,5 +105,8 @@ def test_an_owner_killed_while_its_server_loads_leaves_nothing(private):
         below = psutil.Process(owner.pid).children(recursive=True)
         owner.kill()
 
-    wait_for(lambda: not any(process.is_running() for process in below), 10)
-    wait_for(lambda: not list(private.glob("pq-kernels-*")), 10)
+    wait_for(lambda: not any(map(_runs, below)), 10, f"the end of {below}")
+    monkeypatch.setattr("pq.kernel_server.LEFTOVER_SECONDS", 0)
+    left = set(private.iterdir())
+    with KernelPool(folder=private):
+        assert not left & set(private.iterdir())

@@ -203,18 +203,16 @@ def _install_kernel(folder, monkeypatch, argv):
 def test_a_kernel_that_ends_at_once_gives_its_last_words(pool, tmp_path, monkeypatch):
     words = [sys.executable, "-c", "import sys; sys.exit('no licence')", "{connection_file}"]
     _install_kernel(tmp_path, monkeypatch, words)
-    kernel = pool.start("other", cwd=tmp_path)
 
     with pytest.raises(KernelStartError, match=r"the kernel ended with status 1; no licence"):
-        kernel.client()
+        pool.start("other", cwd=tmp_path).client()
 
 
 def test_a_kernel_whose_program_is_missing_gives_the_reason(pool, tmp_path, monkeypatch):
     _install_kernel(tmp_path, monkeypatch, ["/nonesuch/R", "--args", "{connection_file}"])
-    kernel = pool.start("other", cwd=tmp_path)
 
     with pytest.raises(KernelStartError, match=r"cannot start /nonesuch/R: .*No such file"):
-        kernel.client()
+        pool.start("other", cwd=tmp_path).client()
 
 
 def test_another_kernel_runs_cold_over_the_ports_that_all_kernels_know(pool, tmp_path, monkeypatch):
