@@ -100,7 +100,7 @@ PANELS: dict[str, dict[str, Any]] = {
         "stats": look.stats,
     },
     "Change": {
-        "resubmit": change.resubmit,
+        "resubmit": notebook.with_notebook(change.resubmit),
         "mark-failed": change.mark_failed,
         "cancel": change.cancel,
         "assign": change.assign,

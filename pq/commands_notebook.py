@@ -1,5 +1,7 @@
 """The commands for notebooks as jobs: run, sweep, open, diff."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,6 +151,38 @@ def open_run(
             write_json({"path": str(path), **read(job, jobs, attempt=attempt).metadata.get("pq", {})})
         else:
             say(str(path))
+
+
+def with_notebook(command: Callable[..., None]) -> Callable[..., None]:
+    """The command `resubmit` with one more option, --notebook."""
+
+    def resubmit(context: typer.Context, *, notebook: str | None, **others: Any) -> None:
+        if notebook is None:
+            command(context, **others)
+            return
+        if not others["ids"]:
+            raise InvalidJobError("name the jobs that the mended notebook replaces by their ids")
+        from pq.notebook import enqueue_mended
+
+        with opened(context) as jobs, jobs.transaction():
+            twins = [enqueue_mended(jobs, job_id, notebook) for job_id in others["ids"]]
+        if others["as_json"]:
+            write_json(twins)
+            return
+        for old, twin in zip(others["ids"], twins, strict=True):
+            say(f"job {twin.id} runs {notebook} in place of job {old}, which keeps its history")
+
+    signature = inspect.signature(command)
+    option = typer.Option("--notebook", help="Run this mended notebook, as a new job.", metavar="PATH")
+    added = inspect.Parameter(
+        "notebook", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+    resubmit.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what typer reads
+        parameters=[*signature.parameters.values(), added]
+    )
+    resubmit.__annotations__ = {**command.__annotations__, "notebook": added.annotation}
+    resubmit.__doc__ = command.__doc__
+    return resubmit
 
 
 def diff(context: typer.Context, left: JobId, right: JobId, *, as_json: AsJson = False) -> None:

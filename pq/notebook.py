@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pq import values
-from pq.errors import InvalidJobError, LeaseLostError, NotebookMissingError
+from pq.errors import InvalidJobError, LeaseLostError, NotebookMissingError, TransitionError
 from pq.inspecting import Inspected, allowed_roots, inspect_notebook, locate, read_notebook, spoken, within
 from pq.interface import PersistentQInterface
-from pq.job import Job, NewJob
+from pq.job import FINISHED, Job, NewJob
 from pq.masking import Masking
 from pq.memory import MemoryWatch, memory_bytes
 from pq.provenance import git_state, provenance
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pq.executed import Executed
     from pq.running_notebook import Run
 
+RUN_OPTIONS = ("kernel", "cell_timeout", "memory", "cold")
+MENDS = "mends:"
 NO_PARAMETERS: Mapping[str, Any] = {}
 
 
@@ -86,6 +88,31 @@ def enqueue_notebook(
     (seconds for one cell), `memory` ("2G": the limit of the run) and `cold` (no warm kernel).
     """
     new = NotebookSource.find(path, queue.folder).new_job(parameters, **options)
+    return queue.enqueue_many([new])[0]
+
+
+def enqueue_mended(queue: PersistentQInterface, job: Job | int, path: str | os.PathLike[str]) -> Job:
+    """Store a twin of a finished notebook job that runs another notebook with the same parameters.
+
+    The first job keeps its attempts and runs; the twin has its group, its key and the tag `mends:ID`.
+    """
+    old = queue.get(job)
+    if old.task != TASK or old.status not in FINISHED:
+        raise TransitionError(
+            f"cannot mend job {old.id}: only a notebook job that has finished can be mended"
+        )
+    kept = {name: old.parameters[name] for name in RUN_OPTIONS if name in old.parameters}
+    new = NotebookSource.find(path, queue.folder).new_job(
+        old.parameters.get("parameters") or {},
+        **kept,
+        queue=old.queue,
+        priority=old.priority,
+        max_attempts=old.max_attempts,
+        timeout=old.timeout,
+        unique_key=old.unique_key,
+        group=old.group,
+        tags=(*(tag for tag in old.tags if not tag.startswith(MENDS)), f"{MENDS}{old.id}"),
+    )
     return queue.enqueue_many([new])[0]
 
 

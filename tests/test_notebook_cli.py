@@ -111,3 +111,25 @@ def test_diff_shows_parameters_results_and_cells(command, tmp_path):
     assert "parameter x: 1 ≠ 2" in text
     assert "record name: a = a" in text
     assert json.loads((tmp_path / "runs" / "1" / "1.ipynb").read_text())["metadata"]["pq"]["job"] == 1
+
+
+def test_a_failed_run_is_resubmitted_with_a_mended_notebook(command, tmp_path):
+    broken = write_notebook(tmp_path / "broken.ipynb", "1 / 0", parameters="x: int = 1")
+    command("run", str(broken), "-p", "x", "5", "--max-attempts", "1", "--tag", "t")
+    finish(command)
+    twin = answer(command("resubmit", "1", "--notebook", str(tmp_path / "a.ipynb"), "--json"))[0]
+    assert twin["parameters"]["parameters"] == {"x": 5}
+    assert twin["tags"] == ["t", "mends:1"]
+    finish(command)
+    with pq.connect(command.database) as queue:
+        assert queue.get(2).result["records"] == {"double": 10, "name": "a"}
+        assert (queue.get(1).status, len(queue.attempts(1))) == ("failed", 1)
+    assert "only a notebook job that has finished" in _mend(command, 3).stderr
+    assert command("resubmit", "1").exit_code == 0
+    assert "only a notebook job that has finished" in _mend(command, 1).stderr
+    assert "name the jobs" in command("resubmit", "--all", "--notebook", "a.ipynb").stderr
+
+
+def _mend(command, job_id):
+    command("enqueue", "stamp", "-p", "path", "x")
+    return command("resubmit", str(job_id), "--notebook", str(command.database.parent / "a.ipynb"))
