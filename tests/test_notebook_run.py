@@ -304,3 +304,33 @@ def test_a_second_attempt_has_its_own_run(store):
     assert pq.open_run(job, store, attempt=1).metadata.pq.outcome == "failed"
     with pytest.raises(pq.NotebookError, match="there are those of attempt 1, 2"):
         pq.open_run(job, store, attempt=3)
+
+
+def test_a_consumer_in_a_thread_of_its_own_is_stopped_too(store):
+    path = write_notebook(store.folder / "a.ipynb", "import time\ntime.sleep(600)", "print('never')")
+    job = store.enqueue_notebook(path, timeout=1, max_attempts=1)
+    thread = threading.Thread(target=lambda: pq.consume(store.path, count=1, display=False))
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert [attempt.outcome for attempt in store.attempts(job)] == ["timeout"]
+    assert statuses(pq.open_run(job, store)) == ["completed", "interrupted", "not run"]
+
+
+def test_values_glued_by_scrapbook_are_results_too(store):
+    envelope = "{'name': 'loss', 'data': 0.5, 'encoder': 'json', 'version': 1}"
+    picture = "{'name': 'plot', 'data': 'iVBO', 'encoder': 'other', 'version': 1}"
+    job, _ = run(
+        store,
+        "from IPython.display import publish_display_data as show\n"
+        f"show({{'application/scrapbook.scrap.json+json': {envelope}}})\n"
+        f"show({{'application/scrapbook.scrap.other+json': {picture}}})",
+    )
+    assert job.result["records"] == {"loss": 0.5}
+
+
+def test_recording_outside_of_a_run_only_shows(capsys):
+    pq.record(accuracy=0.25, names=("a", "b"))
+    assert capsys.readouterr().out == "accuracy = 0.25\nnames = ('a', 'b')\n"
+    with pytest.raises(pq.InvalidJobError, match="cannot record model"):
+        pq.record(model=object())
