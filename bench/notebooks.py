@@ -1,21 +1,17 @@
 """Seconds per run and runs per minute of notebooks: papermill's command, papermill's API, and pq.
 
-    python bench/notebooks.py [--runs 7] [--sustained 60]
-
 One after the other on one machine, medians. The environment should have JupyterLab, as most users' has.
 """
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import psutil
+from report import arguments, machine, table, tell, working_folder
 
 import pq
 
@@ -123,35 +119,41 @@ def _megabytes(process):
     return total / 2**20
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=7, help="runs per median")
-    parser.add_argument("--sustained", type=int, default=60, help="runs per throughput")
-    options = parser.parse_args()
-    os.environ.setdefault("PQ_PRELOAD", "pandas,numpy")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        print("| notebook | papermill command | papermill API | pq | command / pq | API / pq |")
-        print("|---|---|---|---|---|---|")
-        for notebook in NOTEBOOKS:
-            path = write(folder, notebook)
-            ways = (by_command, by_api, by_pq)
-            command, api, ours = (statistics.median(way(path, folder, options.runs)) for way in ways)
-            print(
-                f"| {notebook} | {command * 1e3:,.0f} ms | {api * 1e3:,.0f} ms | {ours * 1e3:,.0f} ms "
-                f"| {command / ours:.0f} x | {api / ours:.0f} x |",
-                flush=True,
+def once(folder, runs):
+    """A table of seconds per run."""
+    rows = []
+    for name in NOTEBOOKS:
+        path = write(folder, name)
+        ways = (by_command, by_api, by_pq)
+        command, api, ours = (statistics.median(way(path, folder, runs)) for way in ways)
+        times = [f"{seconds * 1000:,.0f} ms" for seconds in (command, api, ours)]
+        rows.append([name, *times, f"{command / ours:.0f} times", f"{api / ours:.0f} times"])
+    heads = ["notebook", "papermill's command", "papermill's API", "pq", "command / pq", "API / pq"]
+    return table(heads, rows)
+
+
+def again_and_again(folder, runs):
+    """A table of throughput and memory."""
+    rows = []
+    for name in NOTEBOOKS:
+        for consumers in (1, 2):
+            speed, memory = sustained(folder / f"{name}.ipynb", folder, runs, consumers)
+            rows.append(
+                [f"{name}, {consumers} consumers", f"{speed:.1f}", f"{60 * speed:,.0f}", f"{memory:,.0f} MB"]
             )
-        print(
-            "\n| notebook | consumers | runs per second | runs per minute | memory |\n|---|---|---|---|---|"
-        )
-        for notebook in NOTEBOOKS:
-            for consumers in (1, 2):
-                speed, memory = sustained(folder / f"{notebook}.ipynb", folder, options.sustained, consumers)
-                print(
-                    f"| {notebook} | {consumers} | {speed:.1f} | {60 * speed:,.0f} | {memory:,.0f} MB |",
-                    flush=True,
-                )
+    return table(["notebook", "runs per second", "runs per minute", "memory with kernels"], rows)
+
+
+def main():
+    options = arguments(__doc__).parse_args()
+    os.environ.setdefault("PQ_PRELOAD", "pandas,numpy")
+    with working_folder(options.folder) as folder:
+        parts = [
+            machine(folder),
+            once(folder, 2 if options.quick else 7),
+            again_and_again(folder, 10 if options.quick else 100),
+        ]
+    tell("notebooks", parts, write=options.write)
 
 
 if __name__ == "__main__":
