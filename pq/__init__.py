@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from pq.errors import (
     CancelRequestedError,
+    CellError,
+    CellTimeoutError,
     DuplicateJobError,
     InvalidJobError,
     JobNotFoundError,
+    KernelDiedError,
+    KernelMemoryError,
+    KernelStartError,
     LeaseLostError,
     NotebookError,
+    NotebookMissingError,
     PQError,
     StorageError,
     TaskTimeoutError,
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
     from pq.factory import connect
     from pq.interface import PersistentQInterface
     from pq.job import Attempt, Job, NewJob, Status
+    from pq.notebook.opening import open_run
+    from pq.notebook.recording import record
+    from pq.notebook.sweeps import Sweep, sweep
     from pq.producer import produce
     from pq.records import Outcome
     from pq.sqlite import PersistentQSQLite
@@ -46,6 +55,10 @@ _HOMES = {
     "Job": "pq.job",
     "NewJob": "pq.job",
     "Outcome": "pq.records",
+    "record": "pq.notebook.recording",
+    "open_run": "pq.notebook.opening",
+    "Sweep": "pq.notebook.sweeps",
+    "sweep": "pq.notebook.sweeps",
     "Status": "pq.job",
     "Context": "pq.tasks",
     "task": "pq.tasks",
@@ -54,27 +67,37 @@ _HOMES = {
 __all__ = [
     "Attempt",
     "CancelRequestedError",
+    "CellError",
+    "CellTimeoutError",
     "Context",
     "DuplicateJobError",
     "InvalidJobError",
     "Job",
     "JobNotFoundError",
+    "KernelDiedError",
+    "KernelMemoryError",
+    "KernelStartError",
     "LeaseLostError",
     "NewJob",
     "NotebookError",
+    "NotebookMissingError",
     "Outcome",
     "PQError",
     "PersistentQInterface",
     "PersistentQSQLite",
     "Status",
     "StorageError",
+    "Sweep",
     "TaskTimeoutError",
     "TransitionError",
     "UnknownTaskError",
     "WaitTimeoutError",
     "connect",
     "consume",
+    "open_run",
     "produce",
+    "record",
+    "sweep",
     "task",
 ]
 

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from pq.display import open_display, plain
 from pq.errors import CancelRequestedError, InvalidJobError
 from pq.interface import PersistentQInterface
 from pq.job import Job
+from pq.notebook.runs import close_runs
 from pq.records import Outcome
 from pq.running import Hand, Runner
 from pq.settings import read_settings
@@ -89,6 +91,8 @@ def consume(
         shown = stack.enter_context(open_display(enabled=display and not headless))
         identity = queue.register_consumer(name, queues)
         stack.callback(queue.unregister_consumer, identity)
+        stack.callback(_close_kernels)
+        close_runs(queue)
         watch = Watch(
             *(queue, identity, hand, runner, books, stop),
             lease=held,
@@ -251,6 +255,13 @@ class _Lines(io.TextIOBase):
         for line in lines:
             log.info("| %s", plain(line, LINE_WIDTH))
         return len(text)
+
+
+def _close_kernels() -> None:
+    """End the kernels that notebook jobs have used here."""
+    module = sys.modules.get("pq.notebook.job")
+    if module is not None:
+        module.close_pool()
 
 
 def _connect(db: str | os.PathLike[str] | None) -> PersistentQInterface:

@@ -34,7 +34,37 @@ class InvalidJobError(PQError, ValueError):
 
 
 class NotebookError(PQError, RuntimeError):
-    """A notebook cannot be run."""
+    """A notebook cannot be run, or its run did not end well. `retry` False: trying again would not help."""
+
+    retry = True
+
+
+class NotebookMissingError(NotebookError):
+    """The notebook is not there, is none, or lies outside the allowed folders."""
+
+    retry = False
+
+
+class CellError(NotebookError):
+    """A cell raised; the message names the cell and the exception, a note holds the kernel's traceback."""
+
+
+class CellTimeoutError(NotebookError, TimeoutError):
+    """A cell ran longer than the limit for one cell."""
+
+
+class KernelStartError(NotebookError):
+    """The kernel did not start, or did not answer in time; nothing of the notebook has run."""
+
+
+class KernelDiedError(NotebookError):
+    """The kernel's process ended while a cell ran."""
+
+
+class KernelMemoryError(KernelDiedError, MemoryError):
+    """The run needed more memory than its limit, or than the machine has; the same again would too."""
+
+    retry = False
 
 
 class StorageError(PQError, OSError):

@@ -11,6 +11,7 @@ from pq.records import Action, Bucket, Consumer, Count, Outcome, QueueState
 
 if TYPE_CHECKING:
     import builtins
+    import os
     import threading
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
@@ -76,6 +77,18 @@ class PersistentQInterface(ABC):
             group=group,
         )
         return self.enqueue_many([new])[0]
+
+    def enqueue_notebook(
+        self, path: str | os.PathLike[str], parameters: Mapping[str, Any] = NO_PARAMETERS, **options: Any
+    ) -> Job:
+        """Store a job that runs a notebook; the options are those of `enqueue`, and those of a run.
+
+        Its parameters cell is read now: raises InvalidJobError for a name or a type that does not fit, and
+        NotebookError for a notebook that is not there, or is none. See pq.notebook.enqueue_notebook.
+        """
+        from pq.notebook.job import enqueue_notebook
+
+        return enqueue_notebook(self, path, parameters, **options)
 
     @abstractmethod
     def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Job]:

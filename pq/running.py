@@ -232,8 +232,8 @@ def _call(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
 def _failure(run: Run, error: BaseException) -> Outcome:
     interrupt = run.interrupt
     if interrupt is None or (interrupt.raised_at is None and error is not interrupt.error):
-        # What is invalid stays so, whoever tries it again.
-        final = isinstance(error, InvalidJobError)
+        # What is invalid stays so, whoever tries it again; other errors say so themselves.
+        final = isinstance(error, InvalidJobError) or getattr(error, "retry", True) is False
         return Outcome(run.job, "failed", error=_printable(error), retry=not final)
     # The place where the task stood is in the traceback of what it raised.
     stopped = interrupt.error.with_traceback(error.__traceback__)

@@ -12,6 +12,7 @@ from pq.display import plain
 from pq.errors import InvalidJobError, StorageError
 from pq.interface import PersistentQInterface
 from pq.job import Job
+from pq.notebook.runs import after_settling
 from pq.records import Outcome, Settled
 from pq.running import Hand
 
@@ -169,7 +170,9 @@ class Books:
 
     def _enter(self, batch: Sequence[Outcome], lost: set[tuple[int, int]]) -> None:
         for outcome in batch:
-            if lost and (outcome.job.id, outcome.job.token) in lost:
+            is_lost = bool(lost) and (outcome.job.id, outcome.job.token) in lost
+            after_settling(self._queue, outcome, accepted=not is_lost)
+            if is_lost:
                 self.lost += 1
                 log.warning(
                     "job %d was lost before its end was stored: %s was not kept", outcome.job.id, outcome.kind

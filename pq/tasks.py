@@ -19,11 +19,12 @@ from pq.job import Job
 from pq.values import name as checked_name
 
 GROUP = "pq.tasks"
-BUILT_IN = {"stamp": "pq.stamp"}
+BUILT_IN = {"stamp": "pq.stamp", "notebook": "pq.notebook.job"}
 PROGRESS_SECONDS = 0.25
 
 log = logging.getLogger("pq")
 Function = TypeVar("Function", bound=Callable[..., Any])
+Answer = TypeVar("Answer")
 
 
 def task(name: str) -> Callable[[Function], Function]:
@@ -77,6 +78,10 @@ class Context:
         with self._lock:
             self._waiting = (fraction, message)
         self.flush()
+
+    def unbroken(self, function: Callable[[], Answer]) -> Answer:
+        """Call it; a time limit, a cancel or a stop is raised only after it has returned. Keep it short."""
+        return function()
 
     def flush(self) -> None:
         """Write the latest progress if it is not written yet and the last write is old enough."""

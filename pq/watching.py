@@ -17,6 +17,7 @@ from typing import Self
 from pq.display import Display, plain
 from pq.errors import CancelRequestedError, LeaseLostError, StorageError
 from pq.interface import PersistentQInterface
+from pq.notebook.runs import close_runs
 from pq.records import Outcome
 from pq.running import Hand, Run, Runner, cancelled, lost, stopped, time_limit
 from pq.settling import Books, Stop
@@ -251,8 +252,11 @@ class Watch:
             log.warning("this consumer stood still; expired leases are left alone for %g s", lease)
             self._patient_until = now + lease
         self._rescued_at = now
-        for job in self._queue.rescue(expired=now >= self._patient_until):
+        rescued = self._queue.rescue(expired=now >= self._patient_until)
+        for job in rescued:
             log.warning("job %d was taken back: %s", job.id, plain(job.error))
+        if rescued:
+            close_runs(self._queue)
 
     def _show(self) -> None:
         self._display.show(self.facts())

@@ -70,7 +70,7 @@ def test_a_failure_is_kept_with_its_traceback_and_tried_again(queue):
         (
             "unheard",
             {},
-            "UnknownTaskError: unknown task 'unheard'; known are fail, nothing, sleep, spin, stamp",
+            "UnknownTaskError: unknown task 'unheard'; known are fail, notebook, nothing, sleep, spin, stamp",
         ),
         (
             "fail",

@@ -26,7 +26,7 @@ def the_registry_as_it_was(monkeypatch):
 def test_the_built_in_stamp_is_known_without_importing_anything():
     code = "import pq.tasks; print(pq.tasks.known(), pq.tasks.lookup('stamp').name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['stamp'] stamp"
+    assert done.stdout.strip() == "['notebook', 'stamp'] stamp"
 
 
 def test_nobody_takes_the_name_of_a_built_in_task():
@@ -36,7 +36,7 @@ def test_nobody_takes_the_name_of_a_built_in_task():
 
 def test_an_unknown_task_is_told_with_the_known_ones():
     pq.task("mail")(lambda: None)
-    with pytest.raises(pq.UnknownTaskError, match=r"unknown task 'post'; known are mail, stamp$"):
+    with pytest.raises(pq.UnknownTaskError, match=r"unknown task 'post'; known are mail, notebook, stamp$"):
         lookup("post")
 
 
@@ -192,7 +192,7 @@ def test_installed_tasks_are_found_and_a_broken_one_is_named(tmp_path, monkeypat
         pq.PQError, match="task broken is installed but cannot be loaded: plugin_of_test:missing"
     ):
         lookup("broken")
-    with pytest.raises(pq.UnknownTaskError, match="known are stamp, work; broken cannot be loaded"):
+    with pytest.raises(pq.UnknownTaskError, match="known are notebook, stamp, work; broken cannot be loaded"):
         lookup("other")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pq.cli import change, files, look, run
+from pq.cli import change, files, look, notebook, run
 from pq.cli import monitor as watch
 from pq.cli.invocation import Invocation
 from pq.cli.terminal import say
@@ -75,6 +75,12 @@ def choose_database(
 
 PANELS: dict[str, dict[str, Any]] = {
     "Jobs in": {"enqueue": run.enqueue, "produce": run.produce, "interval": change.interval},
+    "Notebooks": {
+        "run": notebook.run,
+        "sweep": notebook.sweep,
+        "open": notebook.open_run,
+        "diff": notebook.diff,
+    },
     "Jobs out": {
         "consume": run.consume,
         "consumers": look.consumers,
@@ -90,7 +96,7 @@ PANELS: dict[str, dict[str, Any]] = {
         "stats": look.stats,
     },
     "Change": {
-        "resubmit": change.resubmit,
+        "resubmit": notebook.with_notebook(change.resubmit),
         "mark-failed": change.mark_failed,
         "cancel": change.cancel,
         "assign": change.assign,
@@ -110,7 +116,7 @@ PANELS: dict[str, dict[str, Any]] = {
 
 for panel, commands in PANELS.items():
     for verb, function in commands.items():
-        kind = run.EnqueueCommand if verb == "enqueue" else None
+        kind = run.EnqueueCommand if verb in {"enqueue", "run"} else None
         app.command(verb, cls=kind, rich_help_panel=panel)(function)
 
 

@@ -85,7 +85,7 @@ def enqueue(
     as_json: AsJson = False,
 ) -> None:
     """Store a job: a task with its parameters. Makes the database where there is none."""
-    values = {**_json_object(parameters), **dict(_named_value(text) for text in parameter or [])}
+    values = {**_json_object(parameters), **dict(named_value(text) for text in parameter or [])}
     with opened(context, create=True) as jobs:
         job = jobs.enqueue(
             task,
@@ -118,7 +118,8 @@ def _json_object(text: str | None) -> dict[str, Any]:
     return value
 
 
-def _named_value(text: str) -> tuple[str, Any]:
+def named_value(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` as a name and a JSON value, or a text."""
     name, _, value = text.partition("=")
     if not name.isidentifier():
         raise InvalidJobError(f"a parameter's name must be an identifier, not {name!r:.50}")

@@ -1,0 +1,58 @@
+"""Notebooks written for the tests, and what became of their runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pq
+from pq.interface import PersistentQInterface
+from pq.job import Job
+
+
+def write_notebook(path: Path, *cells: str, parameters: str | None = "", kernel: str = "python3") -> Path:
+    """A notebook of code cells; the parameters cell comes first, None leaves it out."""
+    sources = [*([] if parameters is None else [parameters]), *cells]
+    document = {
+        "cells": [
+            {
+                "cell_type": "code",
+                "id": f"cell-{number}",
+                "metadata": {"tags": ["parameters"]} if number == 0 and parameters is not None else {},
+                "source": source.splitlines(keepends=True),
+                "outputs": [],
+                "execution_count": None,
+            }
+            for number, source in enumerate(sources)
+        ],
+        "metadata": {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+    return path
+
+
+def consume(queue: PersistentQInterface, count: int | None = None) -> Any:
+    """Run what is there in this process."""
+    return pq.consume(queue, until_empty=count is None, count=count, display=False)
+
+
+def run(queue: PersistentQInterface, *cells: str, parameters: str = "", **options: Any) -> tuple[Job, Any]:
+    """A job of these cells after its only attempt, and its executed notebook."""
+    path = write_notebook(queue.folder / "notebook.ipynb", *cells, parameters=parameters)
+    values = options.pop("values", {})
+    job = queue.enqueue_notebook(path, values, max_attempts=1, **options)
+    consume(queue, count=1)
+    return queue.get(job), pq.open_run(job, queue)
+
+
+def statuses(notebook: Any) -> list[str]:
+    """The statuses of its code cells."""
+    return [cell.metadata.papermill.status for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def files(queue: PersistentQInterface) -> list[str]:
+    """Every file below runs/."""
+    root = queue.folder / "runs"
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
