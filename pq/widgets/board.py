@@ -49,6 +49,7 @@ class Board(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped 
     problem = traitlets.Unicode("").tag(sync=True)
 
     _css = static("board.css") + static("parts.css")
+    _task: asyncio.Task[None] | None = None
 
     def __init__(
         self, queue: PersistentQInterface, *, hide: Sequence[str] | None = None, **traits: Any
@@ -59,7 +60,6 @@ class Board(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped 
         self._beat = time.monotonic()
         self._looking = True
         self._cost = 0.0
-        self._task: asyncio.Task[None] | None = None
         self.on_msg(self._receive)
         self.tick()
         try:

@@ -33,6 +33,7 @@ DEPTHS = 300
 class OpsBoard(Board):
     """Counts, charts over five minutes to seven days, queues, consumers, tasks, failures, health; live."""
 
+    _checking: asyncio.Task[None] | None = None
     _esm = static("common.js") + static("table.js") + static("charts.js") + static("ops.js")
 
     def __init__(self, queue: PersistentQInterface, *, hide: Sequence[str] | None = None) -> None:
@@ -41,7 +42,6 @@ class OpsBoard(Board):
         self._depths: deque[tuple[float, int]] = deque(maxlen=DEPTHS)
         self._health: dict[str, Any] | None = None
         self._health_due = 0.0
-        self._checking: asyncio.Task[None] | None = None
         super().__init__(queue, hide=hide)
 
     def tick(self) -> None:

@@ -1,6 +1,6 @@
 // Charts: bars of what ended, lines of how long it took, how many wait. Plain SVG. Follows table.js.
 
-const WIDTH = 720, HEIGHT = 150, LEFT = 48, BOTTOM = 20, TOP = 8, INNER = HEIGHT - BOTTOM - TOP;
+const WIDTH = 420, HEIGHT = 150, LEFT = 44, BOTTOM = 20, TOP = 12, INNER = HEIGHT - BOTTOM - TOP;
 const SPAN_WORDS = {
   "5m": ["5 min ago", "", "now"], "15m": ["15 min ago", "", "now"], "1h": ["60 min ago", "30 min", "now"],
   "6h": ["6 h ago", "3 h", "now"], "24h": ["24 h ago", "12 h", "now"], "7d": ["7 days ago", "3.5 days", "now"],

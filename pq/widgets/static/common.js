@@ -184,7 +184,9 @@ function page(model, node, other) {
   let [heard, read, lost, why] = [Date.now(), Date.now(), false, ""];
   const isBusy = () => Boolean(root.querySelector("dialog[open]"));
   const line = lifeline((words) => { if (lost) { why = words; show(); } }, isBusy);
-  const beat = () => model.send({ verb: "beat", looking: document.visibilityState !== "hidden" });
+  let leaving = false; // the kernel ends with the page: what is sent after that fails
+  const onLeave = () => { leaving = true; setTimeout(() => { leaving = false; }, 2000); };
+  const beat = () => leaving || model.send({ verb: "beat", looking: document.visibilityState !== "hidden" });
   const show = () => {
     const problem = model.get("problem");
     const old = problem && `${problem}. What is shown is from ${new Date(read).toLocaleTimeString()}.`;
@@ -214,6 +216,7 @@ function page(model, node, other) {
   const bound = [["change:now", onNow], ["change:problem", show], ["msg:custom", onMessage]];
   bound.forEach(([name, handler]) => model.on(name, handler));
   document.addEventListener("visibilitychange", onVisible);
+  window.addEventListener("beforeunload", onLeave);
   const timers = [setInterval(beat, 5000), setInterval(watch, 1000)];
   beat();
   const draw = (update) => {
@@ -231,6 +234,7 @@ function page(model, node, other) {
     return () => {
       timers.forEach(clearInterval);
       document.removeEventListener("visibilitychange", onVisible);
+      window.removeEventListener("beforeunload", onLeave);
       bound.forEach(([name, handler]) => model.off(name, handler));
       model.off("change:view", redraw);
       model.off("change:now", redraw);

@@ -112,7 +112,11 @@ const naming = (read, filter) => (cell, item) => {
 const counted = (read, filter) => ({
   class: "pq-number",
   make: (cell) => cell.append(leading({}, {})),
-  show(cell, item) { text(cell.firstChild, number(read(item))); lead(cell.firstChild, filter(item)); },
+  show(cell, item) {
+    text(cell.firstChild, number(read(item)));
+    lead(cell.firstChild, filter(item));
+    attribute(cell, "data-zero", !read(item));
+  },
 });
 
 function consumersTable(extra = []) {
