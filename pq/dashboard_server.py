@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -60,6 +61,7 @@ MOST_PARTS = 64
 LONGEST_SCRATCH = 36
 # Of these the last tells a kernel's query string to anybody who knows the kernel; the pages read their own.
 _UNWANTED = (TornadoVoilaTreeHandler, VoilaContentsHandler, AllowListFileHandler, RequestInfoSocketHandler)
+_DOORS = ("/login", "/logout")
 TEMPLATE = "pq"
 
 
@@ -163,7 +165,12 @@ class Dashboards(Voila):  # type: ignore[misc]  # Voilà is untyped
             *((name, DoorHandler, {"page": name}) for name in PAGES),
             (rf"voila/render/((?:{'|'.join(PAGES)})\.ipynb)", PageHandler, page),
         ]
-        return [(url_path_join(self.base_url, route[0]), *route[1:]) for route in ours] + handlers
+        base = re.escape(self.base_url)
+        return [
+            *((f"{base}{route[0]}", *route[1:]) for route in ours),
+            # Voilà leaves these two out of its base URL.
+            *((f"{base}{route[0][1:]}", *route[1:]) if route[0] in _DOORS else route for route in handlers),
+        ]
 
     def listen(self) -> None:
         """Serve on the socket that was bound before, until SIGTERM or Ctrl-C."""

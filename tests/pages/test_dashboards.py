@@ -7,29 +7,10 @@ import socket
 
 import psutil
 import pytest
-from browsing import TOKEN, browsing, expect_text, kernel_of, serving, start, stop, visit
+from browsing import TOKEN, expect_text, kernel_of, start, stop, visit
 
 from pq import dashboards
 from pq.errors import InvalidJobError, StorageError
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("dashboards")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser(server):
-    with browsing(server) as one:
-        yield one
-
-
-@pytest.fixture
-def queue(server):
-    server.queue.delete_all()
-    return server.queue
-
 
 # -- who may come in ----------------------------------------------------------------------------------
 

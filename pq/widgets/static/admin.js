@@ -32,7 +32,7 @@ const reviseForm = (job) => ({
 function queuesCard(model, ask) {
   const button = (cell, row) => {
     const one = el("button", { type: "button", class: "pq-small" });
-    one.onclick = () => one.getAttribute("aria-disabled") !== "true" && (one.dataset.paused
+    one.onclick = () => one.getAttribute("aria-disabled") !== "true" && ("paused" in one.dataset
       ? model.send({ verb: "resume", queue: row.dataset.id })
       : ask({ heading: `Pause ${row.dataset.id}?`, submit: "Pause", note: "Running jobs go on; no new one is handed out.", message: { verb: "pause", queue: row.dataset.id }, fields: [["Reason", "reason", {}]] }));
     cell.append(one);
