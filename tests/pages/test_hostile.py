@@ -189,7 +189,8 @@ def look_through(page):
         """async () => {
             const rows = [...document.querySelectorAll('[data-testid=jobs] tbody tr')];
             const panel = document.querySelector('[data-testid=panel]');
-            for (const id of rows.map((row) => row.dataset.id)) {
+            const telling = rows.filter((row) => /failed|completed/.test(row.children[2].textContent));
+            for (const id of telling.map((row) => row.dataset.id)) {
                 document.querySelector(`[data-testid=jobs] tr[data-id="${id}"] .pq-open`)?.click();
                 for (let wait = 0; wait < 400 && !panel.textContent.includes(`Job ${id}:`); wait += 1)
                     await new Promise((done) => setTimeout(done, 10));

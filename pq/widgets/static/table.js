@@ -105,7 +105,7 @@ const LIVES = { live: ["completed", "live"], stopping: ["scheduled", "stopping"]
 
 const named = (cell) => cell.append(leading({}, { class: "pq-name" }));
 const naming = (read, filter) => (cell, item) => {
-  text(cell.firstChild, read(item));
+  text(cell.firstChild, read(item).trim() ? read(item) : `"${read(item)}"`); // a name of spaces is one too
   attribute(cell, "title", read(item) || null);
   lead(cell.firstChild, filter(item));
 };
