@@ -57,7 +57,8 @@ def fill(queue: Any, jobs: int) -> None:
         db.conn.execute(
             """
             insert into buckets
-            select cast(finished_at / 60 as integer), queue, task, status, 30 + id % 12, count(*), count(*) * 0.5
+            select cast(finished_at / 60 as integer), queue, task, status, 30 + id % 12, count(*),
+                count(*) * 0.5
             from jobs
             where status in ('completed', 'failed') and finished_at < :now
             group by 1, 2, 3, 4, 5
