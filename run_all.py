@@ -2,7 +2,7 @@
 
 import sys
 
-from pq.supervise import main
+from pq.system.supervise import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,6 +5,7 @@ In one run and in rounds, so that ratios can be trusted where numbers cannot.
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 from contenders import OURS
@@ -25,7 +26,7 @@ ENQUEUE_ALONE = [
     *("by hand", "by hand, batches of 100"),
 ]
 # persist-queue gives the same item to two processes, so that it has no place here.
-WORK_TOGETHER = ["pq", "pq, prefetch 100", "huey", "litequeue", "by hand"]
+WORK_TOGETHER = ["pq", "pq, prefetch 100", "huey", "huey, results kept", "litequeue", "by hand"]
 ENQUEUE_TOGETHER = ["pq", "pq, batches of 100", "huey", "litequeue", "by hand"]
 NO_SINGLE_CALLS = ("pq.consume", "pq.consume, prefetch 100")
 # Those that write when a job has ended, as pq does; huey without results forgets a task as it takes it.
@@ -68,7 +69,7 @@ def together_table(results: Results, verb: str) -> str:
                     f"{result.rate:,.0f}",
                     f"{1 / ratio(results, mine, [lane]):.2f}",
                     f"{max(result.longest) * 1000:,.0f} ms",
-                    f"{sorted(result.worst)[len(result.worst) // 2]:.2f}",
+                    f"{statistics.median(result.worst):.2f}",
                     f"{min(result.worst):.2f}",
                     str(result.locked or ""),
                 )
@@ -101,16 +102,16 @@ def targets(results: Results, counts: list[int]) -> str:
             at_least(f"prefetch 100, x the best peer {which}", 10, ratio(results, many, peers))
     by_hand = Lane("by hand", "work")
     at_least("one at a time, x the loop by hand", 0.8, ratio(results, Lane("pq", "work"), [by_hand]))
-    for count in counts:
-        mine, huey = Lane("pq", "work", count), Lane("huey", "work", count)
-        if count < 8:
-            continue
-        if huey in results:
-            at_least(f"{count} processes, x huey", 3, ratio(results, mine, [huey]))
-        longest = max(results[mine].longest) * 1000
-        rows.append((f"{count} processes, longest call", "<= 500 ms", f"{longest:.0f} ms", longest <= 500))
-        worst = sorted(results[mine].worst)[len(results[mine].worst) // 2]
-        at_least(f"{count} processes, worst process / mean (median of the rounds)", 0.8, worst)
+    for count in [count for count in counts if count >= 8]:
+        huey = Lane("huey", "work", count)
+        for name in ("pq", "pq, prefetch 100"):
+            mine = Lane(name, "work", count)
+            if huey in results:
+                at_least(f"{count} x {name}, x huey", 3, ratio(results, mine, [huey]))
+            longest = max(results[mine].longest) * 1000
+            rows.append((f"{count} x {name}, longest call", "<= 500 ms", f"{longest:.0f} ms", longest <= 500))
+            worst = statistics.median(results[mine].worst)
+            at_least(f"{count} x {name}, worst process / mean (median of rounds)", 0.8, worst)
     return asked(rows)
 
 

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from pq import values
-from pq.display import open_display
+from pq.display import open_display, plain
 from pq.errors import CancelRequestedError, InvalidJobError
 from pq.interface import PersistentQInterface
 from pq.job import Job
@@ -29,7 +29,7 @@ from pq.watching import Watch
 
 SETTLE_SECONDS = 0.05
 IDLE = timedelta(seconds=1)
-LOG_BYTES, LOG_COPIES = 1_000_000, 3
+LOG_BYTES, LOG_COPIES, LINE_WIDTH = 1_000_000, 3, 2_000
 
 log = logging.getLogger("pq")
 
@@ -104,11 +104,12 @@ def consume(
                 consumer.work()
         finally:
             books.give_back()
-        shown.finish(watch.facts())
+        ended = stop.reason or consumer.ended
+        shown.finish(watch.facts() | {"consumer": f"ended: {ended}"})
         return Summary(
             *(books.completed, books.failed, books.released, books.lost),
             seconds=round(time.monotonic() - began, 3),
-            ended=stop.reason or consumer.ended,
+            ended=ended,
         )
 
 
@@ -248,7 +249,7 @@ class _Lines(io.TextIOBase):
     def write(self, text: str, /) -> int:
         *lines, self._rest = (self._rest + text)[-100_000:].split("\n")
         for line in lines:
-            log.info("| %s", line)
+            log.info("| %s", plain(line, LINE_WIDTH))
         return len(text)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pq.errors import InvalidJobError, PQError, StorageError
-from pq.programs import notebooks_folder
+from pq.system.programs import notebooks_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

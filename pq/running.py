@@ -15,7 +15,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, Self
 
-from pq.errors import CancelRequestedError, LeaseLostError, PQError, TaskTimeoutError
+from pq.errors import CancelRequestedError, InvalidJobError, LeaseLostError, PQError, TaskTimeoutError
 from pq.interface import PersistentQInterface
 from pq.job import Job
 from pq.records import Kind, Outcome
@@ -71,6 +71,10 @@ class Hand:
             with suppress(IndexError):  # the other thread was quicker
                 self.outcomes.append(Outcome(self.buffer.popleft(), "released"))
 
+    def is_busy(self) -> bool:
+        """Whether it holds anything."""
+        return self.run is not None or bool(self.buffer or self.outcomes or self.settling)
+
     def jobs(self) -> list[Job]:
         """All of them, for heartbeats."""
         run = self.run
@@ -120,9 +124,9 @@ class Runner:
             try:
                 result = _call(task.function, keywords)
             finally:
-                self._close()
+                self._close(run)
         except BaseException as error:  # noqa: BLE001  # whatever a task raises is the job's, SystemExit too
-            self._close()
+            self._close(run)
             outcome = _failure(run, error)
         else:
             outcome = Outcome(job, result=result)
@@ -132,19 +136,17 @@ class Runner:
 
     def press(self, run: Run) -> None:
         """Raise the run's error inside its task, again after a second; called often by the watch."""
-        if self._hand.run is not run or not _is_due(run.interrupt):
+        if run.interrupt is None or self._hand.run is not run or not _is_due(run.interrupt):
             return
+        if run.context is not None:  # a task in a thread that calls the queue all the time hears it only so
+            run.context.interrupt = run.interrupt.error
         if self._by_signal:
             signal.pthread_kill(self._thread, SIGNAL)  # type: ignore[arg-type]  # see __enter__
             return
         with self._lock:
             # The documented way to another thread's frame.
             frame = sys._current_frames().get(self._thread)  # noqa: SLF001
-            if (
-                run.interrupt is not None
-                and self._hand.run is run
-                and self._place(frame) is frame is not None
-            ):
+            if self._hand.run is run and self._place(frame) is frame is not None:
                 run.interrupt.raised_at = time.monotonic()
                 _raise_in(self._thread, type(run.interrupt.error))
 
@@ -194,13 +196,17 @@ class Runner:
             place = frame if within else place
         return place if frame is not None else None
 
-    def _close(self) -> None:
+    def _close(self, run: Run) -> None:
+        """Let no interrupt begin from here on; one that is on its way comes now, where run() catches it."""
         if self._by_signal:
             self._hand.run = None
             return
         with self._lock:
             self._hand.run = None
-            _raise_in(self._thread, None)
+        if run.interrupt is not None and run.interrupt.raised_at is not None:
+            # Taking it back instead would leave CPython 3.11 looking for it at every step.
+            for _ in range(100):
+                pass
 
     def _unless_settled(self, run: Run, outcome: Outcome) -> Outcome | None:
         with self._lock:
@@ -225,8 +231,10 @@ def _call(function: Callable[..., Any], keywords: dict[str, Any]) -> Any:
 
 def _failure(run: Run, error: BaseException) -> Outcome:
     interrupt = run.interrupt
-    if interrupt is None or interrupt.raised_at is None:
-        return Outcome(run.job, "failed", error=_printable(error))
+    if interrupt is None or (interrupt.raised_at is None and error is not interrupt.error):
+        # What is invalid stays so, whoever tries it again.
+        final = isinstance(error, InvalidJobError)
+        return Outcome(run.job, "failed", error=_printable(error), retry=not final)
     # The place where the task stood is in the traceback of what it raised.
     stopped = interrupt.error.with_traceback(error.__traceback__)
     return Outcome(run.job, interrupt.kind, error=stopped)
@@ -242,10 +250,9 @@ def _printable(error: BaseException) -> BaseException:
     return error
 
 
-def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Let another thread raise an error at its next step; None takes it back."""
-    value = None if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), value)
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Let another thread raise an error at its next step."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
 
 def time_limit(run: Run, now: float) -> Interrupt | None:

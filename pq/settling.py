@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from pq import values
+from pq.display import plain
 from pq.errors import InvalidJobError, StorageError
 from pq.interface import PersistentQInterface
 from pq.job import Job
@@ -15,6 +16,7 @@ from pq.records import Outcome, Settled
 from pq.running import Hand
 
 PATIENCE_SECONDS, LAST_PATIENCE_SECONDS = 60.0, 10.0
+ERROR_WIDTH = 500
 
 log = logging.getLogger("pq")
 Answer = TypeVar("Answer")
@@ -183,11 +185,12 @@ class Books:
     def _enter_failure(self, outcome: Outcome) -> None:
         job = outcome.job
         self.failed += 1
-        self.last_error = f"job {job.id}: {values.error_text(outcome.error or '')}"
+        error = plain(values.error_text(outcome.error or ""), ERROR_WIDTH)
+        self.last_error = f"job {job.id}: {error}"
         log.warning(
             "job %d (%s) %s in attempt %d of %d: %s",
-            *(job.id, job.task, outcome.kind, job.attempt, job.max_attempts),
-            values.error_text(outcome.error or ""),
+            *(job.id, plain(job.task), outcome.kind, job.attempt, job.max_attempts),
+            error,
         )
 
 

@@ -48,6 +48,7 @@ class Context:
         self.job = job
         self.queue = queue
         self._lease = lease
+        self.interrupt: BaseException | None = None
         self._next = 0.0
         self._waiting: tuple[float | None, str | None] | None = None
         self._lock = threading.Lock()
@@ -66,10 +67,13 @@ class Context:
         """Store how far the task is (0 to 1) and a line on it; cheap enough to call in a loop.
 
         At most four a second are written, the latest of them for certain. Raises CancelRequestedError when a
-        person wants the job stopped and LeaseLostError when it is no longer this consumer's.
+        person wants the job stopped, LeaseLostError when it is no longer this consumer's, and whatever else
+        interrupts the task (`interrupt`).
         """
         if fraction is not None and not 0 <= fraction <= 1:
             raise InvalidJobError(f"progress goes from 0 to 1: {fraction!r:.50}")
+        if self.interrupt is not None:
+            raise self.interrupt
         with self._lock:
             self._waiting = (fraction, message)
         self.flush()

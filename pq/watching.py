@@ -14,14 +14,14 @@ from datetime import timedelta
 from queue import Empty, SimpleQueue
 from typing import Self
 
-from pq.display import Display
+from pq.display import Display, plain
 from pq.errors import CancelRequestedError, LeaseLostError, StorageError
 from pq.interface import PersistentQInterface
 from pq.records import Outcome
 from pq.running import Hand, Run, Runner, cancelled, lost, stopped, time_limit
 from pq.settling import Books, Stop
 
-BUSY_SECONDS, IDLE_SECONDS = 0.05, 0.25
+BUSY_SECONDS, IDLE_SECONDS = 0.05, 0.1
 STANDING_SECONDS = 0.5
 RESCUE_SECONDS = 1.0
 BEAT_BUSY_SECONDS, BEAT_IDLE_SECONDS = 1.0, 2.0
@@ -77,6 +77,7 @@ class Watch:
         self._waiting: Outcome | None = None
         self._speed: deque[tuple[float, int]] = deque(maxlen=20)
         self._ended = False
+        self._rescued_at, self._patient_until = time.monotonic(), 0.0
         self._duties = [
             Duty(0, self._look),
             Duty(BUSY_SECONDS, self._flush),
@@ -112,7 +113,7 @@ class Watch:
 
     def _watch(self) -> None:
         while not self._ended:
-            busy = self._hand.run is not None or self._hand.outcomes
+            busy = self._hand.is_busy()
             with suppress(Empty):
                 number = self.signals.get(timeout=BUSY_SECONDS if busy else IDLE_SECONDS)
                 if number is not None:
@@ -244,8 +245,14 @@ class Watch:
         self._doing, self._beaten_at = doing, now
 
     def _rescue(self) -> None:
-        for job in self._queue.rescue():
-            log.warning("job %d was taken back: %s", job.id, job.error)
+        """Rescue; but who was stopped for long itself lets the living extend their leases first."""
+        now, lease = time.monotonic(), self._lease.total_seconds()
+        if now - self._rescued_at > max(lease / 2, 2 * RESCUE_SECONDS):
+            log.warning("this consumer stood still; expired leases are left alone for %g s", lease)
+            self._patient_until = now + lease
+        self._rescued_at = now
+        for job in self._queue.rescue(expired=now >= self._patient_until):
+            log.warning("job %d was taken back: %s", job.id, plain(job.error))
 
     def _show(self) -> None:
         self._display.show(self.facts())

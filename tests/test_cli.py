@@ -14,10 +14,10 @@ from command_line import PQ, CommandLine, answer, end, fail_one, in_terminal, re
 
 import pq
 from pq.cli import PANELS
-from pq.commands_invocation import duration
+from pq.cli.invocation import duration
+from pq.cli.terminal import safe
 from pq.errors import InvalidJobError
 from pq.interface import PersistentQInterface
-from pq.terminal import safe
 
 VERBS_OF_THE_ISSUE = (
     *("enqueue", "list", "show", "resubmit", "mark-failed", "cancel", "assign", "failed", "monitor", "stats"),

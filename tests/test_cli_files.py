@@ -8,7 +8,7 @@ import pytest
 from command_line import CommandLine, answer
 
 import pq
-from pq.commands_files import unlink_below
+from pq.cli.files import unlink_below
 from pq.interface import PersistentQInterface
 
 

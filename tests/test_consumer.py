@@ -1,21 +1,25 @@
-"""The consumer on a real queue: what a task's end, a wish of a person or a lost lease lead to."""
+"""The consumer on a real queue: how tries end, what it holds, and a queue in trouble."""
 
-import contextlib
 import logging
 import signal
-import subprocess
 import sys
 import threading
-import time
 from datetime import timedelta
 
 import pytest
+from consuming import (
+    LIMIT_SECONDS,
+    consume,
+    in_a_thread,
+    is_running,
+    meanwhile,
+    register_tasks,
+    status_is,
+    wait_until,
+)
 
 import pq
-from pq import tasks as registry
 from pq.errors import StorageError
-
-LIMIT_SECONDS = 30
 
 
 @pytest.fixture
@@ -26,81 +30,7 @@ def queue(tmp_path):
 
 @pytest.fixture(autouse=True)
 def tasks_of_this_test(monkeypatch):
-    registry._registry.load()
-    monkeypatch.setattr(registry._registry, "tasks", dict(registry._registry.tasks))
-    pq.task("nothing")(lambda: None)
-    pq.task("sleep")(sleep)
-    pq.task("spin")(spin)
-    pq.task("fail")(fail)
-
-
-def sleep(seconds=LIMIT_SECONDS):
-    time.sleep(seconds)
-    return "slept"
-
-
-def spin(seconds=LIMIT_SECONDS):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
-
-
-def fail(text="no"):
-    raise ValueError(text)
-
-
-def wait_until(condition):
-    end = time.monotonic() + LIMIT_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.01)
-
-
-@contextlib.contextmanager
-def meanwhile(action):
-    """Do it in another thread; what it raises is raised at the end."""
-    errors = []
-
-    def act():
-        try:
-            action()
-        except BaseException as error:  # noqa: BLE001  # raised again below
-            errors.append(error)
-
-    thread = threading.Thread(target=act)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(LIMIT_SECONDS)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
-
-
-def consume(queue, **options):
-    return pq.consume(queue, display=False, **{"until_empty": True} | options)
-
-
-def in_a_thread(queue, **options):
-    """The same where signals cannot help: not in the main thread."""
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(consume(queue, **options)))
-    thread.start()
-    thread.join(LIMIT_SECONDS)
-    assert not thread.is_alive()
-    return answers[0]
-
-
-def status_is(queue, job, status):
-    return lambda: queue.get(job).status == status
-
-
-def is_running(queue, job):
-    return status_is(queue, job, "processing")
-
-
-# -- the end of a task -----------------------------------------------------------------------------
+    register_tasks(monkeypatch)
 
 
 @pytest.mark.parametrize("prefetch", [1, 7, 100])
@@ -222,144 +152,6 @@ def test_count_takes_no_job_more_than_it_runs(queue):
     assert consume(queue, count=0).completed == 0
 
 
-# -- interrupting a task ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("task", "start"), [("sleep", consume), ("spin", consume), ("spin", in_a_thread)])
-def test_a_task_that_takes_too_long_is_interrupted_and_the_next_one_runs(queue, task, start):
-    late = queue.enqueue(task, timeout=0.2, max_attempts=1)
-    next_one = queue.enqueue("nothing")
-    summary = start(queue)
-    assert (summary.completed, summary.failed) == (1, 1)
-    assert queue.get(late).status == "failed"
-    assert queue.get(late).error == f"TaskTimeoutError: job {late.id} ran longer than its limit of 0.2 s"
-    (attempt,) = queue.attempts(late)
-    assert attempt.outcome == "timeout"
-    assert f"in {task}\n" in attempt.traceback
-    assert queue.get(next_one).status == "completed"
-
-
-def test_a_task_that_swallows_the_interrupt_is_interrupted_again(queue):
-    @pq.task("stubborn")
-    def stubborn():
-        for _ in range(2):
-            with contextlib.suppress(Exception):
-                time.sleep(LIMIT_SECONDS)
-        time.sleep(LIMIT_SECONDS)
-
-    job = queue.enqueue("stubborn", timeout=0.1, max_attempts=1)
-    assert consume(queue).failed == 1
-    assert queue.attempts(job)[0].outcome == "timeout"
-
-
-def test_a_task_may_answer_its_time_limit_with_a_result(queue):
-    @pq.task("partial")
-    def partial():
-        try:
-            time.sleep(LIMIT_SECONDS)
-        except pq.TaskTimeoutError:
-            return "as far as it came"
-
-    job = queue.enqueue("partial", timeout=0.1)
-    assert consume(queue).completed == 1
-    assert queue.get(job).result == "as far as it came"
-
-
-@pytest.mark.parametrize("start", [consume, in_a_thread])
-def test_no_interrupt_ever_leaves_the_task(queue, start):
-    """Limits that end together with the tasks: whatever comes first, each job ends and the loop goes on."""
-    pq.task("brief")(lambda: time.sleep(0.05))
-    jobs = queue.enqueue_many([pq.NewJob("brief", timeout=0.05, max_attempts=1)] * 30)
-    summary = start(queue)
-    assert summary.completed + summary.failed == 30
-    assert {queue.get(job).status.value for job in jobs} <= {"completed", "failed"}
-
-
-def test_a_task_busy_with_the_queue_is_not_interrupted_within_a_transaction(queue):
-    @pq.task("writer")
-    def writer(context):
-        while True:
-            context.queue.enqueue("nothing", queue="other")
-
-    job = queue.enqueue("writer", timeout=0.3, max_attempts=1)
-    assert consume(queue).failed == 1
-    assert queue.attempts(job)[0].outcome == "timeout"
-    queue.enqueue("nothing")
-    assert consume(queue).completed == 1
-
-
-@pytest.mark.parametrize(("task", "start"), [("sleep", consume), ("spin", in_a_thread)])
-def test_a_running_job_can_be_cancelled(queue, task, start):
-    job = queue.enqueue(task)
-
-    def cancel():
-        wait_until(is_running(queue, job))
-        queue.cancel(job, reason="no need")
-
-    with meanwhile(cancel):
-        summary = start(queue)
-    assert summary.failed == 1
-    assert queue.get(job).status == "cancelled"
-    assert queue.attempts(job)[0].outcome == "cancelled"
-
-
-@pytest.mark.parametrize(("task", "start"), [("sleep", consume), ("spin", in_a_thread)])
-def test_a_consumer_that_lost_its_job_stops_it_and_says_so(queue, tmp_path, caplog, task, start):
-    job = queue.enqueue(task)
-
-    def assign():
-        wait_until(is_running(queue, job))
-        with pq.connect(tmp_path / "queue.db") as other:
-            other.assign(job, "consumer-2")
-
-    with meanwhile(assign):
-        summary = start(queue)
-    assert (summary.completed, summary.failed, summary.lost) == (0, 0, 1)
-    assert (queue.get(job).status, queue.get(job).assigned_to) == ("pending", "consumer-2")
-    assert f"job {job.id} is no longer leased to this consumer" in caplog.text
-
-
-def test_taken_jobs_that_are_cancelled_or_assigned_do_not_begin(queue):
-    began = []
-    pq.task("note")(lambda context: began.append(context.job.id))
-    first, cancelled, assigned, last = queue.enqueue_many(
-        [pq.NewJob("sleep", {"seconds": 2}), *[pq.NewJob("note")] * 3]
-    )
-
-    def change():
-        wait_until(is_running(queue, last))
-        queue.cancel(cancelled)
-        queue.assign(assigned, "consumer-2")
-
-    with meanwhile(change):
-        summary = consume(queue, prefetch=10)
-    assert began == [last.id]
-    assert (summary.completed, summary.failed, summary.lost) == (2, 1, 1)
-    assert queue.get(cancelled).status == "cancelled"
-    assert queue.get(first).status == "completed"
-
-
-def test_an_interrupted_task_that_cannot_be_stopped_is_settled_anyway(queue, monkeypatch, caplog):
-    monkeypatch.setattr("pq.running.Runner.press", lambda self, run: None)  # as if it sat in C code
-    monkeypatch.setattr("pq.running.PATIENCE_SECONDS", 0.2)
-    ended = threading.Event()
-    pq.task("deaf")(lambda: ended.wait(LIMIT_SECONDS) and "too late")
-    job = queue.enqueue("deaf", timeout=0.1, max_attempts=1)
-
-    def let_it_end():
-        wait_until(status_is(queue, job, "failed"))
-        ended.set()
-
-    with meanwhile(let_it_end):
-        summary = consume(queue)
-    assert (summary.failed, summary.completed, summary.lost) == (1, 0, 0)
-    assert queue.get(job).result is None
-    assert "its task cannot be interrupted: restart this process or kernel" in caplog.text
-
-
-# -- holding ---------------------------------------------------------------------------------------
-
-
 def test_a_long_task_keeps_its_lease_and_those_of_the_jobs_behind_it(queue):
     jobs = queue.enqueue_many([pq.NewJob("sleep", {"seconds": 2.5}), pq.NewJob("nothing")])
     summary = consume(queue, lease=1, prefetch=2)
@@ -424,169 +216,6 @@ def test_the_consumers_table_tells_what_it_does(queue):
 
     with meanwhile(look):
         consume(queue)
-
-
-# -- waiting and stopping --------------------------------------------------------------------------
-
-
-def test_it_wakes_for_a_job_of_another_process(queue, tmp_path):
-    code = f"import pq; pq.connect({str(tmp_path / 'queue.db')!r}).enqueue('nothing')"
-
-    def enqueue():
-        wait_until(lambda: [one.doing for one in queue.consumers()] == ["idle"])
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT_SECONDS)
-
-    with meanwhile(enqueue):
-        summary = consume(queue, until_empty=False, count=1)
-    assert summary.completed == 1
-    (job,) = queue.list()
-    assert job.started_at - job.created_at < timedelta(seconds=5)
-
-
-def test_an_idle_consumer_rescues_what_a_dead_one_held(queue, tmp_path):
-    job = queue.enqueue("nothing")
-    code = (
-        "import os, pq\n"
-        f"queue = pq.connect({str(tmp_path / 'queue.db')!r})\n"
-        "queue.register_consumer('gone')\n"
-        "assert queue.dequeue('gone')\n"
-        "os._exit(0)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT_SECONDS)
-    assert consume(queue, until_empty=False, count=1).completed == 1
-    assert [attempt.outcome for attempt in queue.attempts(job)] == ["consumer died", "completed"]
-
-
-@pytest.mark.parametrize("start", [consume, in_a_thread])
-def test_a_stop_request_ends_an_idle_consumer(queue, start):
-    def stop():
-        wait_until(queue.consumers)
-        queue.stop_consumer("consumer-1")
-
-    with meanwhile(stop):
-        summary = start(queue, until_empty=False)
-    assert summary.ended == "stop requested"
-    assert queue.consumers() == []
-
-
-def test_a_stop_request_lets_the_running_task_end_and_gives_the_rest_back_at_once(queue):
-    go_on = threading.Event()
-    pq.task("held")(lambda: go_on.wait(LIMIT_SECONDS))
-    held, *rest = queue.enqueue_many([pq.NewJob("held"), pq.NewJob("nothing"), pq.NewJob("nothing")])
-
-    def stop():
-        wait_until(is_running(queue, rest[-1]))
-        queue.stop_consumer("consumer-1")
-        wait_until(status_is(queue, rest[-1], "pending"))
-        assert queue.get(held).status == "processing"
-        go_on.set()
-
-    with meanwhile(stop):
-        summary = consume(queue, prefetch=3)
-    assert (summary.completed, summary.released) == (1, 2)
-    assert queue.get(held).result is True
-    assert [(queue.get(job).status, queue.get(job).attempt) for job in rest] == [("pending", 0)] * 2
-
-
-@pytest.mark.parametrize(("task", "start"), [("sleep", consume), ("spin", in_a_thread)])
-def test_a_task_that_outlasts_the_grace_is_interrupted_and_given_back(queue, task, start):
-    job = queue.enqueue(task)
-
-    def stop():
-        wait_until(is_running(queue, job))
-        queue.stop_consumer("consumer-1")
-
-    with meanwhile(stop):
-        summary = start(queue, grace=0.2)
-    assert (summary.released, summary.failed, summary.ended) == (1, 0, "stop requested")
-    assert (queue.get(job).status, queue.get(job).attempt) == ("pending", 0)
-
-
-def test_the_second_ctrl_c_does_not_wait_for_the_task(queue):
-    job = queue.enqueue("sleep")
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-
-    def interrupt():
-        wait_until(is_running(queue, job))
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        wait_until(lambda: "stopping" in "".join(one.doing for one in queue.consumers()))
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    with meanwhile(interrupt):
-        summary = consume(queue, grace=LIMIT_SECONDS)
-    assert (summary.released, summary.ended) == (1, "interrupted")
-    assert queue.get(job).attempt == 0
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def start_process(tmp_path, options, tasks=""):
-    (tmp_path / "mine.py").write_text(f"import os, time, pq\n{tasks}")
-    code = (
-        "import logging, pq; logging.basicConfig(level='INFO')\n"
-        f"print(pq.consume('queue.db', tasks=['mine.py'], {options}))"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-SLEEPS = "@pq.task('sleeps')\ndef sleeps(): time.sleep(60)\n"
-
-
-def test_sigterm_gives_back_and_exits_with_0(queue, tmp_path):
-    jobs = queue.enqueue_many([pq.NewJob("sleeps")] * 3)
-    with start_process(tmp_path, "prefetch=2, grace=0.3", SLEEPS) as child:
-        wait_until(is_running(queue, jobs[0]))
-        child.terminate()
-        text, _ = child.communicate(timeout=LIMIT_SECONDS)
-    assert child.returncode == 0, text
-    assert "released=2" in text
-    assert "ended='SIGTERM'" in text
-    assert [(queue.get(job).status, queue.get(job).attempt) for job in jobs] == [("pending", 0)] * 3
-
-
-def test_a_task_in_c_code_ends_the_process_when_it_may(queue, tmp_path):
-    """A signal handler that ignores ours stands for C code that does not come back."""
-    task = (
-        "import signal\n@pq.task('stuck')\ndef stuck():\n"
-        "    signal.signal(signal.SIGURG, signal.SIG_IGN)\n    time.sleep(60)\n"
-        "import pq.running; pq.running.PATIENCE_SECONDS = 0.3\n"
-    )
-    stuck = queue.enqueue("stuck", timeout=0.2, max_attempts=2)
-    behind = queue.enqueue("stuck")
-    with start_process(tmp_path, "prefetch=2, hard_exit=True", task) as child:
-        text, _ = child.communicate(timeout=LIMIT_SECONDS)
-    assert child.returncode == 70, text
-    assert f"pq: job {stuck.id} cannot be interrupted; this process ends to stop it" in text
-    assert queue.attempts(stuck)[0].outcome == "timeout"
-    assert queue.get(stuck).status == "scheduled"
-    assert (queue.get(behind).status, queue.get(behind).attempt) == ("pending", 0)
-    assert queue.consumers() == []
-
-
-def test_processes_that_a_task_forks_are_no_consumers(queue, tmp_path):
-    """One comes back from the task, the other is ended as multiprocessing ends its children."""
-    task = (
-        "import signal\n@pq.task('forks')\ndef forks():\n"
-        "    if os.fork() == 0:\n        return 'the child'\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n        time.sleep(60)\n"
-        "    os.kill(child, signal.SIGTERM)\n"
-        "    return [os.waitpid(child, 0)[1], os.wait()[1]]\n"
-    )
-    job = queue.enqueue("forks")
-    with start_process(tmp_path, "count=1", task) as child:
-        text, _ = child.communicate(timeout=LIMIT_SECONDS)
-    assert child.returncode == 0, text
-    assert queue.get(job).result == [signal.SIGTERM, 0]
-    assert text.count("Summary(") == 1
-
-
-# -- a queue in trouble ----------------------------------------------------------------------------
 
 
 def test_outcomes_are_kept_while_the_queue_cannot_be_written(queue, monkeypatch, caplog):

@@ -89,15 +89,16 @@ def test_no_job_is_completed_twice_when_consumers_are_paused_past_their_lease(tm
     chance = random.Random(7)
     consumers = Consumers(tmp_path, prefetch=3, lease=0.4)
     with pq.connect(consumers.path) as queue:
-        new = [NewJob("mark", consumers.parameters(0.05), max_attempts=1000) for _ in range(300)]
+        new = [NewJob("mark", consumers.parameters(0.05), max_attempts=1000) for _ in range(500)]
         acknowledged = {job.id for job in queue.enqueue_many(new)}
         try:
             alive = [consumers.start(f"consumer-{number}") for number in range(CONSUMERS)]
+            wait_for(lambda: len(queue.consumers()) == CONSUMERS, what="all consumers")
             wait_for(lambda: queue.counts()["completed"] > 0, what="work")
-            for _ in range(5):
+            for _ in range(4):
                 victim = chance.choice(alive)
                 victim.send_signal(signal.SIGSTOP)
-                time.sleep(0.9)
+                time.sleep(1.6)  # others look for expired leases once a second
                 victim.send_signal(signal.SIGCONT)
                 time.sleep(chance.uniform(0, 0.1))
             assert "lease expired" in outcomes(queue, acknowledged), "no pause met a running job"
@@ -146,6 +147,30 @@ def test_a_consumer_woken_after_its_lease_is_told_and_changes_nothing(tmp_path):
             process.wait()
         assert said.splitlines() == ["heartbeat lost", "complete lost", "release lost"]
         assert (queue.get(job).status, queue.get(job).token) == ("processing", 2)
+
+
+def test_when_all_stood_still_past_the_lease_nobody_loses_its_job(tmp_path):
+    consumers = Consumers(tmp_path, lease=1.5)
+    with pq.connect(consumers.path) as queue:
+        job = queue.enqueue("mark", consumers.parameters(5))
+        try:
+            started = {name: consumers.start(name) for name in ("consumer-1", "consumer-2")}
+            wait_for(lambda: queue.get(job).status == "processing", what="the job to begin")
+            wait_for(lambda: len(queue.consumers()) == 2, what="both consumers")
+            time.sleep(1.5)  # the idle one has looked for others' jobs at least once
+            mine = started.pop(queue.get(job).consumer)
+            (other,) = started.values()
+            for process in (mine, other):
+                process.send_signal(signal.SIGSTOP)
+            time.sleep(4)
+            # The idle one wakes first, and finds a lease that ended long ago.
+            other.send_signal(signal.SIGCONT)
+            time.sleep(0.5)
+            mine.send_signal(signal.SIGCONT)
+            wait_for(lambda: queue.get(job).status == "completed", what="the job to complete")
+        finally:
+            consumers.stop()
+        assert [attempt.outcome for attempt in queue.attempts(job)] == ["completed"]
 
 
 def test_a_job_that_kills_its_consumer_ends_failed_after_its_attempts(tmp_path):

@@ -10,8 +10,8 @@ import uuid
 import psutil
 import pytest
 
-from pq import ownership, processes
-from pq.backoff import CRASHES, Backoff
+from pq.system import ownership, processes
+from pq.system.backoff import CRASHES, Backoff
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands orphans to a subreaper")
 pytestmark = linux_only
@@ -20,10 +20,10 @@ FAMILY = "sleep 600 & setsid sleep 600 & (setsid sh -c 'sleep 600 & sleep 600' &
 OWNER = """
 import subprocess, sys, time
 from pathlib import Path
-from pq import ownership
+from pq.system import ownership
 owned = ownership.take(Path(sys.argv[1]), sys.argv[2])
 assert isinstance(owned, ownership.Ownership)
-child = subprocess.Popen([sys.executable, "-m", "pq.guard", *sys.argv[3:]])
+child = subprocess.Popen([sys.executable, "-m", "pq.system.guard", *sys.argv[3:]])
 print(child.pid, flush=True)
 sys.exit(child.wait())
 """
@@ -143,7 +143,7 @@ def test_the_next_guard_of_a_role_ends_what_a_killed_guard_left(family):
 
 def test_a_guard_without_an_owner_starts_nothing(tmp_path):
     started = tmp_path / "started"
-    guard = [sys.executable, "-m", "pq.guard", "--lock", str(tmp_path / "lock")]
+    guard = [sys.executable, "-m", "pq.system.guard", "--lock", str(tmp_path / "lock")]
 
     done = subprocess.run([*guard, "--", "touch", str(started)], check=False, timeout=30)
 

@@ -120,7 +120,7 @@ def test_the_wheel_has_every_module_the_widgets_files_and_the_notebooks(installe
     code = """
 import json, pq, pq.sqlite
 from pathlib import Path
-from pq.programs import notebooks_folder
+from pq.system.programs import notebooks_folder
 home = Path(pq.__file__).parent
 modules = [str(path.relative_to(home.parent)) for path in home.rglob("*.py")]
 static = [path.name for path in (home / "widgets" / "static").iterdir()]

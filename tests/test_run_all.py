@@ -17,12 +17,12 @@ import psutil
 import pytest
 
 import pq
-from pq import ownership, processes
-from pq.bounded import shares
-from pq.programs import Place, Program
-from pq.screen import describe_counts, describe_states
-from pq.supervise import last_line
-from pq.supervisors import supervisor_config
+from pq.system import ownership, processes
+from pq.system.bounded import shares
+from pq.system.programs import Place, Program
+from pq.system.screen import describe_counts, describe_states
+from pq.system.supervise import last_line
+from pq.system.supervisors import supervisor_config
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and /proc")
 

@@ -61,13 +61,18 @@ class WriteGate:
                     os.close(waiting)
 
         threading.Thread(target=stand_in_line, daemon=True, name="pq write gate").start()
-        turn.wait(timeout_seconds)
-        with decision:
-            if turn.is_set():
-                os.close(self._file)
-                self._file = waiting
-                return
-            given_up = True
+        came = False
+        try:
+            came = turn.wait(timeout_seconds)
+        finally:  # after Ctrl-C too, nobody may be left holding the gate
+            with decision:
+                given_up = not came
+                if given_up and turn.is_set():
+                    os.close(waiting)
+        if came:
+            os.close(self._file)
+            self._file = waiting
+            return
         raise StorageError(
             f"the database was busy for {timeout_seconds:g} s: another process, or another queue object of "
             "this thread, holds a transaction open; see `pq doctor`"

@@ -134,8 +134,8 @@ class Session:
         if self.in_transaction:
             yield
             return
-        self.gate.enter(self.gate_timeout_seconds)
         try:
+            self.gate.enter(self.gate_timeout_seconds)
             try:
                 if durable is not self._durable:
                     self.execute("pragma synchronous = full" if durable else "pragma synchronous = normal")

@@ -29,14 +29,19 @@ where unique_key = ? and unique_key is not null
     and status in ('blocked', 'scheduled', 'pending', 'processing')
 """
 
-ANY_DUE = "select 1 from jobs where status = 'scheduled' and due_at <= ? limit 1"
+# `indexed by`: left alone, SQLite reads all scheduled jobs by jobs_status, 20 ms for 100,000 of them.
+ANY_DUE = "select 1 from jobs indexed by jobs_due where status = 'scheduled' and due_at <= ? limit 1"
 
-NEXT_DUE = "select min(due_at) from jobs where status = 'scheduled'"
+NEXT_DUE = "select min(due_at) from jobs indexed by jobs_due where status = 'scheduled'"
 
 PROMOTE = """
 update jobs
 set status = 'pending'
-where id in (select id from jobs where status = 'scheduled' and due_at <= ? order by due_at limit 1000)
+where id in (
+    select id from jobs indexed by jobs_due
+    where status = 'scheduled' and due_at <= ?
+    order by due_at
+    limit 1000)
 """
 
 ANY_READY = """
@@ -45,7 +50,7 @@ select 1 where not exists (select 1 from queues where name = :queue) and (
     or exists (select 1 from jobs where status = 'pending' and assigned_to = :consumer and queue = :queue))
 """
 
-CLAIM = f"""
+_CLAIM = f"""
 update jobs
 set status = 'processing',
     attempt = attempt + 1,
@@ -56,22 +61,29 @@ set status = 'processing',
     started_at = :now,
     progress = null,
     message = null
-where id in (
-    select id from (
-        select id from jobs
-        where status = 'pending' and assigned_to = :consumer and queue = :queue
-        order by priority desc, id
-        limit :limit)
-    union all
-    select id from (
-        select id from jobs
-        where status = 'pending' and assigned_to is null and queue = :queue
-        order by priority desc, id
-        limit :limit)
-    limit :limit)
+where id {{}}
     and not exists (select 1 from queues where name = :queue)
 returning {COLUMNS}
 """
+_ASSIGNED = """
+        select id from jobs
+        where status = 'pending' and assigned_to = :consumer and queue = :queue
+        order by priority desc, id
+        limit :limit"""
+_READY = """
+        select id from jobs
+        where status = 'pending' and assigned_to is null and queue = :queue
+        order by priority desc, id
+        limit :limit"""
+
+CLAIM = _CLAIM.format(f"""in (
+    select id from ({_ASSIGNED})
+    union all
+    select id from ({_READY})
+    limit :limit)""")
+
+# A list costs a single job more than the search for it: hence one statement for one job, and one for many.
+CLAIM_ONE = _CLAIM.format(f"= coalesce(({_ASSIGNED}), ({_READY}))")
 
 HEARTBEAT = """
 update jobs
@@ -89,10 +101,35 @@ select id, token, status, cancel_requested from jobs
 where id in (select value from json_each(?))
 """
 
-LEASES = """
+_LEASES = """
 select id, token, status, attempt, max_attempts, cancel_requested, started_at, consumer, queue, task from jobs
-where id in (select value from json_each(?))
+where id {}
 """
+_COMPLETE = """
+update jobs
+set status = 'completed',
+    incarnation = null,
+    lease_until = null,
+    cancel_requested = 0,
+    assigned_to = null,
+    progress = 1.0,
+    result = null,
+    error = null,
+    large = large & 1,
+    finished_at = ?
+where id {}
+"""
+_COMPLETED_ATTEMPTS = """
+insert into attempts (job_id, token, attempt, outcome, consumer, started_at, finished_at)
+select id, token, attempt, 'completed', consumer, started_at, ? from jobs
+where id {}
+"""
+_ONE, _MANY = "= ?", "in (select value from json_each(?))"
+LEASE, LEASES = _LEASES.format(_ONE), _LEASES.format(_MANY)
+COMPLETE_ONE, COMPLETE = _COMPLETE.format(_ONE), _COMPLETE.format(_MANY)
+COMPLETED_ATTEMPT, COMPLETED_ATTEMPTS = (_COMPLETED_ATTEMPTS.format(which) for which in (_ONE, _MANY))
+
+PUT_RESULT = "update jobs set result = ?, large = large | ? where id = ?"
 
 END_TRY = """
 update jobs
@@ -102,12 +139,11 @@ set status = :status,
     cancel_requested = 0,
     attempt = attempt - :given_back,
     due_at = coalesce(:due_at, due_at),
-    assigned_to = case when :status in ('completed', 'failed', 'cancelled') then null else assigned_to end,
+    assigned_to = case when :status in ('failed', 'cancelled') then null else assigned_to end,
     consumer = case when :given_back then null else consumer end,
-    progress = case when :status = 'completed' then 1.0 else progress end,
-    result = :result,
+    result = null,
     error = case when :given_back then error else :error end,
-    large = (large & 1) | :large,
+    large = large & 1,
     finished_at = :finished_at
 where id = :id and token = :token and status = 'processing'
 """

@@ -109,16 +109,16 @@ class Working(Store):
         if session.execute(sql.ANY_DUE, (now,)).fetchall():
             session.execute(sql.PROMOTE, (now,))
         rows: list[Any] = []
-        parameters = {
+        parameters: dict[str, Any] = {
             "consumer": consumer,
             "incarnation": self._incarnations.get(consumer),
             "lease_until": self.clock.monotonic() + lease_seconds,
             "now": now,
         }
         for queue in queues:
-            taken = session.execute(
-                sql.CLAIM, parameters | {"queue": queue, "limit": limit - len(rows)}
-            ).fetchall()
+            room = limit - len(rows)
+            parameters |= {"queue": queue, "limit": room}
+            taken = session.execute(sql.CLAIM if room > 1 else sql.CLAIM_ONE, parameters).fetchall()
             # RETURNING has no order: assigned first, then priority, then age.
             taken.sort(key=lambda row: (row[9] is None, -row[4], row[0]))
             rows += taken
@@ -190,9 +190,11 @@ class Working(Store):
         results = [_checked(outcome) for outcome in outcomes]
         lease_seconds = values.seconds(lease, "lease", positive=True)
         session = self._session
-        if limit and not session.in_transaction:
-            session.seen_version = session.data_version()
+        waits_later = limit and not session.in_transaction
         with session.write(durable=bool(outcomes)):
+            if waits_later:
+                # Within the transaction, where nobody else commits; a look of its own costs more.
+                session.seen_version = session.data_version()
             lost = self._end_tries(session, outcomes, results) if outcomes else []
             taken: list[Job] = []
             if limit and consumer is not None:
@@ -203,8 +205,13 @@ class Working(Store):
         self, session: Session, outcomes: Sequence[Outcome], results: list[str | None]
     ) -> list[Job]:
         """Write the outcomes whose lease is live; the jobs of the others."""
-        ids = json.dumps([outcome.job.id for outcome in outcomes])
-        leases = {row[0]: row for row in session.execute(sql.LEASES, (ids,)).fetchall()}
+        ids = [outcome.job.id for outcome in outcomes]
+        found = (
+            session.execute(sql.LEASE, ids)
+            if len(ids) == 1
+            else session.execute(sql.LEASES, (json.dumps(ids),))
+        )
+        leases = {row[0]: row for row in found.fetchall()}
         lost: list[Job] = []
         ends = Ends(self.clock.now())
         for outcome, result in zip(outcomes, results, strict=True):

@@ -37,7 +37,7 @@ def test_the_token_leaves_the_address_at_once(server):
     "path",
     [
         "/voila/render/consumer.ipynb",
-        "/voila/render/../pq/cli.py",
+        "/voila/render/../pq/cli/",
         "/voila/tree",
         "/voila/api/contents",
         "/voila/files/ops.ipynb",

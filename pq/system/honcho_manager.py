@@ -1,4 +1,4 @@
-"""Runs programs under Honcho's manager, each with a rotated log: `python -m pq.honcho_manager PLAN.json`."""
+"""Runs programs under Honcho's manager: `python -m pq.system.honcho_manager PLAN.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import honcho.manager
 
-from pq.programs import LOG_BYTES, LOG_COPIES, SUPERVISOR_SECONDS
+from pq.system.programs import LOG_BYTES, LOG_COPIES, SUPERVISOR_SECONDS
 
 if TYPE_CHECKING:
     from honcho.printer import Message

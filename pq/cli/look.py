@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pq import commands_invocation as invocation
-from pq.commands_invocation import AsJson, opened, plain, write_json
+from pq.cli import invocation
+from pq.cli.invocation import AsJson, opened, plain, write_json
+from pq.cli.terminal import block, clock_time, distance, say, short, show, span, table, word
 from pq.job import Status
-from pq.terminal import block, clock_time, distance, say, short, show, span, table, word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

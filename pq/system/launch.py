@@ -1,4 +1,4 @@
-"""Runs one notebook under papermill as a role of the system: `python -m pq.launch PLAN.json`.
+"""Runs one notebook under papermill as a role of the system: `python -m pq.system.launch PLAN.json`.
 
 The plan holds notebook, output, parameters and cwd. They come from a private file, because words on a
 command line can be read by every user of the machine and papermill's `-p` would turn a name like `1`
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pq import processes
+from pq.system import processes
 
 LONGEST_ADDRESS = 100  # a socket's path may have 107 bytes, and `-5` is added
 
@@ -30,7 +30,7 @@ def main(plan: str) -> int:
 def _share_what_is_left(newest: int, parameters: dict[str, Any]) -> bool:
     """Lower `count` by what this producer made before it crashed; False when nothing is left."""
     import pq
-    from pq.bounded import made_since
+    from pq.system.bounded import made_since
 
     with pq.connect(parameters.get("db")) as queue:
         made = sum(1 for _ in made_since(queue, newest, [parameters["name"]]))

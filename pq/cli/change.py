@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pq import commands_invocation as invocation
-from pq.commands_bulk import Act, choose, run_bulk
-from pq.commands_invocation import AsJson, DryRun, Reason, Yes, confirmed, every_job, opened, write_json
+from pq.cli import invocation
+from pq.cli.bulk import Act, choose, run_bulk
+from pq.cli.invocation import AsJson, DryRun, Reason, Yes, confirmed, every_job, opened, write_json
+from pq.cli.terminal import say
 from pq.errors import InvalidJobError, PQError
 from pq.job import FINISHED
-from pq.terminal import say
 
 if TYPE_CHECKING:
     from pq.interface import PersistentQInterface

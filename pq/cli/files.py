@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pq import commands_invocation as invocation
-from pq.commands_bulk import Choice, choose
-from pq.commands_change import All, Ids, filters_of
-from pq.commands_invocation import AsJson, DryRun, Yes, confirmed, every_job, opened, write_json
+from pq.cli import invocation
+from pq.cli.bulk import Choice, choose
+from pq.cli.change import All, Ids, filters_of
+from pq.cli.invocation import AsJson, DryRun, Yes, confirmed, every_job, opened, write_json
+from pq.cli.terminal import say
 from pq.job import FINISHED, UNFINISHED, Job
-from pq.terminal import say
 
 if TYPE_CHECKING:
     from pq.interface import PersistentQInterface

@@ -7,14 +7,11 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pq import commands_change as change
-from pq import commands_files as files
-from pq import commands_look as look
-from pq import commands_monitor as watch
-from pq import commands_run as run
-from pq.commands_invocation import Invocation
+from pq.cli import change, files, look, run
+from pq.cli import monitor as watch
+from pq.cli.invocation import Invocation
+from pq.cli.terminal import say
 from pq.errors import PQError
-from pq.terminal import say
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141  # what a shell reports for a program that the closed pipe ended
@@ -125,7 +122,3 @@ def main() -> None:
         # A terminal that cannot show a letter gets its escape instead of a traceback.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     app(prog_name="pq")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from pq import commands_invocation as invocation
-from pq.commands_invocation import AsJson, opened, write_json
+from pq.cli import invocation
+from pq.cli.invocation import AsJson, opened, write_json
+from pq.cli.terminal import block, say
 from pq.errors import InvalidJobError, StorageError
-from pq.terminal import block, say
 
 NAME = r"[^\W\d]\w*"
 

@@ -13,13 +13,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pq.programs import GUARD_SECONDS, LEAST_SECONDS, LOG_BYTES, LOG_COPIES, SUPERVISOR_SECONDS
+from pq.system.programs import GUARD_SECONDS, LEAST_SECONDS, LOG_BYTES, LOG_COPIES, SUPERVISOR_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pq.programs import Place, Program
+    from pq.system.programs import Place, Program
 
 START_ATTEMPTS = 8  # with Supervisor's back-off of 1, 2, 3 … seconds
 
@@ -35,7 +35,7 @@ class SupervisingProcess(ABC):
     def start(self) -> None:
         """Write its configuration and start it, in a session that the terminal's Ctrl-C does not reach."""
         command = self.prepare()
-        guard = [sys.executable, "-m", "pq.guard", "--grace", str(SUPERVISOR_SECONDS)]
+        guard = [sys.executable, "-m", "pq.system.guard", "--grace", str(SUPERVISOR_SECONDS)]
         guard += ["--remove", str(self.place.private), "--", *command]
         with (self.place.logs / "supervisor-errors.log").open("wb") as output:
             self.child = subprocess.Popen(  # noqa: S603  # our own words
@@ -168,7 +168,7 @@ class Honcho(SupervisingProcess):
         commands = {program.name: program.guarded(states / program.name) for program in self.programs}
         path = self.place.private / "honcho.json"
         path.write_text(json.dumps({"logs": str(self.place.logs), "commands": commands}), encoding="utf-8")
-        return [sys.executable, "-m", "pq.honcho_manager", str(path)]
+        return [sys.executable, "-m", "pq.system.honcho_manager", str(path)]
 
     def states(self) -> dict[str, str]:
         """Read from those files."""

@@ -15,23 +15,24 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pq import ownership, processes
-from pq.bounded import BoundedRun, newest_id, shares
 from pq.dashboards import read_token
 from pq.errors import PQError
-from pq.programs import JOB_SECONDS, SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
-from pq.screen import Screen
-from pq.supervisors import supervisor_for
+from pq.system import ownership, processes
+from pq.system.bounded import BoundedRun, newest_id, shares
+from pq.system.programs import JOB_SECONDS, SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
+from pq.system.screen import Screen
+from pq.system.supervisors import supervisor_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pq.interface import PersistentQInterface
-    from pq.programs import Program
-    from pq.supervisors import SupervisingProcess
+    from pq.system.programs import Program
+    from pq.system.supervisors import SupervisingProcess
 
 LOOK_SECONDS = 0.5
+DOUBLED_SECONDS = 1.0  # what runs run_all.py may pass a signal on that the terminal has sent as well
 
 
 class UsageError(PQError, ValueError):
@@ -50,6 +51,7 @@ class System:
     bounded: BoundedRun | None = None
     trouble: str | None = None
     ready: bool = False
+    asked_at: float = 0.0
     explained: set[str] = field(default_factory=set)
     port: int = 0
 
@@ -187,7 +189,10 @@ class System:
                 signal.signal(number, handler)
 
     def _on_signal(self, *_: object) -> None:
-        if self.stopping.is_set():  # a person who asks twice does not want to wait
+        now = time.monotonic()
+        if not self.stopping.is_set():
+            self.asked_at = now
+        elif now > self.asked_at + DOUBLED_SECONDS:  # a person who asks twice does not want to wait
             threading.Thread(target=processes.end_marked, args=(self.place.system,)).start()
         self.stopping.set()
 
@@ -238,10 +243,12 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--db", help="file or URL of the queue (default: PQ_URL, QUEUE_DB_FILE, queue.db)")
     words.add_argument("--producers", type=_whole, default=1, metavar="N")
     words.add_argument("--consumers", type=_whole, default=2, metavar="N")
-    words.add_argument("--interval", type=float, metavar="SECONDS", help="between two files of a producer")
+    words.add_argument(
+        "--interval", type=_positive, metavar="SECONDS", help="between two files of a producer"
+    )
     words.add_argument("--port", type=_whole, default=8866, help="of the dashboards; 0 takes any free one")
     words.add_argument("--jobs", type=_whole, metavar="N", help="end when the producers' N jobs are finished")
-    words.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="end after that time")
+    words.add_argument("--for", dest="seconds", type=_positive, metavar="SECONDS", help="end after that time")
     words.add_argument("--no-dashboards", dest="dashboards", action="store_false")
     words.add_argument("--read-only", action="store_true", help="the dashboards refuse every action")
     words.add_argument(
@@ -258,11 +265,20 @@ def _whole(text: str) -> int:
     return number
 
 
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"must be more than 0: {text}")
+    return number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the system; 0 when it stopped as wanted, 1 when something failed, 2 for wrong options."""
     options = parser().parse_args(arguments)
     if options.jobs is not None and options.producers < 1:
         parser().error("--jobs needs at least one producer")
+    if not (options.producers or options.consumers or options.dashboards):
+        parser().error("there is nothing to run")
     try:
         return _run(options)
     except (PQError, OSError) as error:

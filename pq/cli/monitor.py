@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pq.commands_invocation import AsJson, opened, plain, write_json
-from pq.commands_look import consumer_table, job_table
+from pq.cli.invocation import AsJson, opened, plain, write_json
+from pq.cli.look import consumer_table, job_table
+from pq.cli.terminal import console, safe, show, span, table, word
 from pq.job import Status
-from pq.terminal import console, safe, show, span, table, word
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pq.cli.terminal import safe
 from pq.errors import InvalidJobError, PQError, StorageError
-from pq.terminal import safe
 
 if TYPE_CHECKING:
     from pq.interface import PersistentQInterface

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pq import processes
 from pq.errors import NotebookError
+from pq.system import processes
 
 LOG_BYTES = 2_000_000
 LOG_COPIES = 3
@@ -36,7 +36,7 @@ class Program:
 
     def guarded(self, state: Path | None = None) -> list[str]:
         """The command under its guard; with `state` the guard restarts it."""
-        words = [sys.executable, "-m", "pq.guard", "--role", self.name, "--grace", str(GUARD_SECONDS)]
+        words = [sys.executable, "-m", "pq.system.guard", "--role", self.name, "--grace", str(GUARD_SECONDS)]
         if self.stops_by_queue:
             words += ["--stop-name", self.name]
         if self.temporary:
@@ -120,7 +120,7 @@ def notebook_program(place: Place, kind: str, name: str, plan: dict[str, Any]) -
     }
     path.write_text(json.dumps(words | plan), encoding="utf-8")
     path.chmod(0o600)
-    return Program(name, (sys.executable, "-m", "pq.launch", str(path)), stops_by_queue=True)
+    return Program(name, (sys.executable, "-m", "pq.system.launch", str(path)), stops_by_queue=True)
 
 
 def dashboards_program(place: Place, port: int, token: Path, *, read_only: bool = False) -> Program:
@@ -135,8 +135,7 @@ def dashboards_program(place: Place, port: int, token: Path, *, read_only: bool 
 
 def notebooks_folder() -> Path:
     """The folder of the four notebooks: of the checkout, or where the wheel has put them."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "notebooks", here.parent / "notebooks"):
-        if (folder / "consumer.ipynb").is_file():
-            return folder
+    folder = Path(__file__).resolve().parents[2] / "notebooks"
+    if (folder / "consumer.ipynb").is_file():
+        return folder
     return Path(sysconfig.get_path("data")) / "share" / "pq" / "notebooks"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from pq.commands_invocation import confirmed, every_job, write_json
+from pq.cli.invocation import confirmed, every_job, write_json
+from pq.cli.terminal import say
 from pq.errors import DuplicateJobError, JobNotFoundError, TransitionError
 from pq.job import TRANSITIONS, Job, Status
-from pq.terminal import say
 
 if TYPE_CHECKING:
     from pq.interface import PersistentQInterface

@@ -1,6 +1,6 @@
 """The guard: runs one command and sees to it that nothing the command started outlives it or the owner.
 
-    python -m pq.guard --lock queue.db-run --stop-db queue.db --stop-name consumer-1 -- COMMAND…
+    python -m pq.system.guard --lock queue.db-run --stop-db queue.db --stop-name consumer-1 -- COMMAND…
 
 Kernels live in sessions of their own and notice a dead papermill only after a second, and what a
 notebook started notices nothing at all. So the guard adopts every orphan below it (a subreaper) and
@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pq import ownership, processes
-from pq.backoff import Backoff
+from pq.system import ownership, processes
+from pq.system.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +126,7 @@ class Guard:
         patience = min(deadline, time.monotonic() + UNKNOWN_SECONDS)
         try:
             with pq.connect(self.stop_db) as connection:
-                while not connection.stop_consumer(name, reason="the system stops", by="pq.guard"):
+                while not connection.stop_consumer(name, reason="the system stops", by="pq.system.guard"):
                     if self._next(min(patience, time.monotonic() + 0.2)) or time.monotonic() > patience:
                         return 0.0
         except pq.PQError as error:
@@ -168,7 +168,9 @@ def _shell_status(returncode: int) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line of the guard."""
-    parser = argparse.ArgumentParser(prog="python -m pq.guard", description="run a command under guard")
+    parser = argparse.ArgumentParser(
+        prog="python -m pq.system.guard", description="run a command under guard"
+    )
     parser.add_argument("--lock", type=Path, default=os.environ.get("PQ_LOCK"), help="the owner's lock file")
     parser.add_argument("--role", help="the name of what runs, to find what a killed guard left")
     parser.add_argument("--stop-name", help="the consumer or producer to ask to stop through the queue")

@@ -1,0 +1,34 @@
+"""Which index a statement reads: a wrong one is right with ten jobs and too slow with a hundred thousand."""
+
+from pathlib import Path
+
+import pytest
+
+import pq
+from pq.sqlite import sql
+
+PARAMETERS = {"queue": "default", "consumer": "c", "limit": 1, "id": 1, "token": 1, "now": 0.0}
+PARAMETERS |= {"incarnation": None, "lease_until": 1.0, "monotonic": 1.0, "dead": "[]"}
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("ANY_DUE", "jobs_due"),
+        ("NEXT_DUE", "jobs_due"),
+        ("PROMOTE", "jobs_due"),
+        ("ANY_READY", "jobs_ready"),
+        ("CLAIM", "jobs_ready"),
+        ("CLAIM", "jobs_assigned"),
+        ("CLAIM_ONE", "jobs_ready"),
+        ("CLAIM_ONE", "jobs_assigned"),
+        ("TWIN", "jobs_unique"),
+    ],
+)
+def test_a_statement_reads_its_own_index(tmp_path: Path, name: str, index: str) -> None:
+    statement = getattr(sql, name)
+    parameters = [1] if "?" in statement else PARAMETERS
+    with pq.connect(tmp_path / "queue.db") as queue, queue.transaction() as db:
+        plan = [row[3] for row in db.conn.execute(f"explain query plan {statement}", parameters)]
+    assert [line for line in plan if f"INDEX {index} " in f"{line} "], plan
+    assert not [line for line in plan if "jobs_status" in line or line.startswith("SCAN jobs")], plan
