@@ -230,6 +230,7 @@ function page(model, node, other) {
     };
     model.on("change:view", redraw);
     model.on("change:now", redraw);
+    root.addEventListener("close", redraw, true); // a dialog was closed: on with it
     redraw();
     return () => {
       timers.forEach(clearInterval);
