@@ -1,17 +1,14 @@
 """What the pages cost: opening, refreshing, memory and idling, at 1,000 and at 1,000,000 jobs.
 
-`python bench/pages.py [--jobs 1000 1000000] [--rounds 5] [--tabs 10] [--out FILE]` makes a queue for each
-size, serves it, opens both pages in Chromium, and prints one JSON line per measurement. It needs playwright
-and a Chromium, and takes some minutes.
+Both pages are opened in Chromium, cold and with kernels ready. Needs playwright and a Chromium; takes
+some minutes.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from browsing import browsing, serving, wait_for
+from report import arguments, asked, machine, table, tell, working_folder
 
 import pq
 from pq.history import SPANS, History
@@ -28,6 +26,7 @@ from pq.widgets import AdminBoard, OpsBoard
 
 SHARES = (("completed", 0.86), ("failed", 0.04), ("cancelled", 0.02), ("pending", 0.06), ("scheduled", 0.02))
 DAY = 86_400
+PAGES = ("ops", "admin")
 
 
 def fill(queue: Any, jobs: int) -> None:
@@ -114,7 +113,7 @@ def opened(browser: Any, url: str, first: str, live: str) -> tuple[Any, float, f
 def opening(browser: Any, server: Any, rounds: int) -> dict[str, Any]:
     """Medians of opening each page, one at a time; with `--preheat` the pool is full before each visit."""
     result = {}
-    for name in ("ops", "admin"):
+    for name in PAGES:
         times = []
         for _ in range(rounds):
             page, *seconds = opened(
@@ -166,47 +165,88 @@ def cost(server: Any, seconds: float) -> dict[str, Any]:
     }
 
 
-def say(out: Any, **record: Any) -> None:
-    """One line of JSON."""
-    line = json.dumps(record)
-    print(line, flush=True)
-    if out:
-        out.write(line + "\n")
-
-
-def measure(jobs: int, options: argparse.Namespace, out: Any) -> None:
+def measure(folder: Path, jobs: int, rounds: int, most: int) -> dict[str, Any]:
     """All measurements on one queue."""
-    with tempfile.TemporaryDirectory(prefix="pq-") as name:
-        folder = Path(name)
-        with pq.connect(folder / "queue.db") as queue:
-            began = time.perf_counter()
-            fill(queue, jobs)
-            say(out, jobs=jobs, what="filled", seconds=round(time.perf_counter() - began, 1))
-            say(out, jobs=jobs, what="refresh", **refresh(queue, options.rounds))
-        for words in ((), ("--preheat",)):
-            with serving(folder, *words) as server, browsing(server) as browser:
-                label = "preheated" if words else "cold"
-                say(out, jobs=jobs, what=f"open {label}", **opening(browser, server, options.rounds))
-                if not words:
-                    for row in tabs(browser, server, options.tabs):
-                        say(out, jobs=jobs, what="tabs", **row)
+    folder.mkdir()
+    with pq.connect(folder / "queue.db") as queue:
+        fill(queue, jobs)
+        result: dict[str, Any] = {"refresh": refresh(queue, rounds)}
+    for label, words in (("cold", ()), ("preheated", ("--preheat",))):
+        with serving(folder, *words) as server, browsing(server) as browser:
+            result[label] = opening(browser, server, rounds)
+            if not words:
+                result["tabs"] = tabs(browser, server, most)
+    return result
+
+
+def judged(found: dict[int, dict[str, Any]]) -> str:
+    """What was to be reached."""
+    small, large = found[min(found)], found[max(found)]
+    first = max(one["first_s"] for size in found.values() for one in size["preheated"].values())
+    costs = {page: (small["refresh"][page]["cpu_ms"], large["refresh"][page]["cpu_ms"]) for page in PAGES}
+    most = max(max(pair) for pair in costs.values())
+    growth = max(after / before for before, after in costs.values())
+    return asked(
+        [
+            ("first numbers, preheated", "<= 1 s", f"{first:.2f} s", first <= 1.0),
+            ("CPU of a refresh", "<= 20 ms", f"{most:.1f} ms", most <= 20.0),
+            (
+                f"the same at {max(found):,} jobs as at {min(found):,}",
+                "1.2 x",
+                f"{growth:.2f} x",
+                growth <= 1.2,
+            ),
+        ]
+    )
+
+
+def tables(found: dict[int, dict[str, Any]]) -> list[str]:
+    """Opening, refreshing, tabs, spans."""
+    opens = [
+        (f"{page}, {label}, {jobs:,} jobs", f"{one['first_s']:.2f}", f"{one['live_s']:.2f}")
+        for jobs, size in found.items()
+        for label in ("cold", "preheated")
+        for page, one in size[label].items()
+    ]
+    costs = [
+        (f"{page}, {jobs:,} jobs", f"{one['cpu_ms']:.2f}", f"{one['wall_ms']:.2f}", f"{one['bytes']:,}")
+        for jobs, size in found.items()
+        for page, one in size["refresh"].items()
+        if page in PAGES
+    ]
+    spans = [
+        (f"{name}, {jobs:,} jobs", f"{one['first_ms']:.1f}", f"{one['again_ms']:.1f}")
+        for jobs, size in found.items()
+        for name, one in size["refresh"].items()
+        if name not in PAGES
+    ]
+    idle = [
+        (f"{one['tabs']} open, {jobs:,} jobs", *cells(one))
+        for jobs, size in found.items()
+        for one in size["tabs"]
+    ]
+    return [
+        table(("opening", "first numbers, s", "live, s"), opens),
+        table(("refresh", "CPU ms", "wall ms", "bytes of the whole view"), costs),
+        table(("charts", "first look, ms", "again, ms"), spans),
+        table(("idle tabs", "server MB", "MB per kernel", "server, % of a core", "% per kernel"), idle),
+    ]
+
+
+def cells(one: dict[str, Any]) -> tuple[str, ...]:
+    """The numbers of one row on tabs."""
+    names = ("server_mb", "kernel_mb", "server_cpu_percent", "kernel_cpu_percent")
+    return tuple(str(one[name]) for name in names)
 
 
 def main() -> None:
-    """Measure each size in turn."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1_000, 1_000_000])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tabs", type=int, default=10)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    out = options.out.open("a") if options.out else None
-    try:
-        for jobs in options.jobs:
-            measure(jobs, options, out)
-    finally:
-        if out:
-            out.close()
+    """Measure, tell, and write."""
+    options = arguments(__doc__ or "").parse_args()
+    sizes, rounds, most = ((200, 400), 1, 1) if options.quick else ((1_000, 1_000_000), 5, 20)
+    with working_folder(options.folder) as folder:
+        place = machine(folder)
+        found = {jobs: measure(folder / str(jobs), jobs, rounds, most) for jobs in sizes}
+    tell("pages", [f"{place}. {rounds} rounds; medians.", judged(found), *tables(found)], write=options.write)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class OpsBoard(Board):
     """Counts, charts over five minutes to seven days, queues, consumers, tasks, failures, health; live."""
 
     _checking: asyncio.Task[None] | None = None
+    _reading: asyncio.Task[None] | None = None
     _esm = static("common.js") + static("table.js") + static("charts.js") + static("ops.js")
 
     def __init__(self, queue: PersistentQInterface, *, hide: Sequence[str] | None = None) -> None:
@@ -56,8 +57,9 @@ class OpsBoard(Board):
 
     def close(self) -> None:
         """End the loops with the widget."""
-        if self._checking is not None:
-            self._checking.cancel()
+        for task in (self._checking, self._reading):
+            if task is not None:
+                task.cancel()
         super().close()
 
     async def _look_after(self) -> None:
@@ -73,9 +75,24 @@ class OpsBoard(Board):
         wanted = message.get("span")
         if not isinstance(wanted, str) or wanted not in SPANS:
             raise InvalidJobError(f"unknown span; one of {', '.join(SPANS)}")
-        if wanted != self._span:
-            self._span, self._history = wanted, History(self._queue, *SPANS[wanted])
+        if wanted == self._span:
+            return
+        history = History(self._queue, *SPANS[wanted])
+        try:
+            self._reading = asyncio.get_running_loop().create_task(self._change(wanted, history))
+        except RuntimeError:  # no loop: by hand
+            self._span, self._history = wanted, history
             self.tick()
+
+    async def _change(self, span: str, history: History) -> None:
+        """A week of a busy queue takes seconds to read the first time; the page goes on meanwhile."""
+        try:
+            await asyncio.to_thread(history.read)
+        except PQError as error:
+            self._toast(str(error), bad=True)
+            return
+        self._span, self._history = span, history
+        self.tick()
 
     def _read(self) -> dict[str, Any]:
         running = self._queue.list(status=Status.PROCESSING, limit=LATEST)

@@ -26,11 +26,17 @@ function figure(label, testid, filter = null) {
 }
 
 function spans(model) {
-  const choose = (span) => () => model.send({ verb: "span", span });
+  const choose = (span) => (event) => {
+    attribute(event.currentTarget, "aria-busy", "true");
+    model.send({ verb: "span", span });
+  };
   const buttons = Object.entries(SPANS).map(([span, words]) =>
     el("button", { type: "button", "data-testid": `span-${span}`, onclick: choose(span) }, words));
   const root = el("div", { class: "pq-tabs pq-spans", role: "group", "aria-label": "Span of time" }, ...buttons);
-  const update = (span) => Object.keys(SPANS).forEach((name, index) => attribute(buttons[index], "aria-pressed", String(name === span)));
+  const update = (span) => Object.keys(SPANS).forEach((name, index) => {
+    attribute(buttons[index], "aria-pressed", String(name === span));
+    if (name === span) attribute(buttons[index], "aria-busy", null);
+  });
   return { root, update };
 }
 
