@@ -167,6 +167,7 @@ function render({ model, el: node }) {
     queues.update(shown.queues, now);
     consumers.update(shown.consumers, now);
     tasks.replaceChildren(...shown.task_names.map((value) => el("option", { value })));
+    for (const row of list.body.children) attribute(row, "data-open", Number(row.dataset.id) === side.job());
     side.update(shown.detail, now, shown.read_only);
   };
   const stop = frame.draw(draw);
