@@ -6,29 +6,40 @@ pq/dashboards.py only, because importing Voilà takes half a second.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
+import re
+import shutil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
+from jupyter_server.utils import url_path_join
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler, authenticated
 from traitlets.config import Config
 from voila.app import Voila
+from voila.request_info_handler import RequestInfoSocketHandler
 from voila.static_file_handler import AllowListFileHandler
 from voila.tornado.contentshandler import VoilaContentsHandler
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
 from voila.tornado.treehandler import TornadoVoilaTreeHandler
 
+from pq.snapshot import STATIC, Snapshot
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
     from pathlib import Path
+
+    from pq.dashboards import Serving
+    from pq.interface import PersistentQInterface
 
 PAGES = ("ops", "admin")
 # Scripts stand in the page, so they must be allowed; nothing else may be loaded from or sent elsewhere.
@@ -48,7 +59,10 @@ PROTOCOL = "v1.kernel.websocket.jupyter.org"
 MOST_PARTS = 64
 # The path of a kernel's socket may have 107 bytes, of which its own name takes up to 70.
 LONGEST_SCRATCH = 36
-_UNWANTED = (TornadoVoilaTreeHandler, VoilaContentsHandler, AllowListFileHandler)
+# Of these the last tells a kernel's query string to anybody who knows the kernel; the pages read their own.
+_UNWANTED = (TornadoVoilaTreeHandler, VoilaContentsHandler, AllowListFileHandler, RequestInfoSocketHandler)
+_DOORS = ("/login", "/logout")
+TEMPLATE = "pq"
 
 
 def _without_token(handler: JupyterHandler) -> str:
@@ -69,7 +83,10 @@ class PageHandler(TornadoVoilaHandler):  # type: ignore[misc]  # Voilà is untyp
             return
         # Sets the cookie without which the closing page's farewell is refused and its kernel stays.
         self.xsrf_token  # noqa: B018  # reading it is what sets it
-        await super().get(path)
+        snapshot: Snapshot = self.settings["pq_snapshot"]
+        async for chunk in self.get_generator(path=path):
+            self.write(snapshot.fill(chunk, str(path).removesuffix(".ipynb")))
+            await self.flush()
 
 
 class DoorHandler(JupyterHandler):  # type: ignore[misc]  # jupyter_server is untyped here
@@ -114,10 +131,21 @@ class SocketHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]  # Voil�
 class Dashboards(Voila):  # type: ignore[misc]  # Voilà is untyped
     """Both pages on one listening socket of this machine."""
 
-    def __init__(self, listening: list[socket.socket], ready: Callable[[], None], config: Config) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        ready: Callable[[], None],
+        config: Config,
+        queue: PersistentQInterface,
+    ) -> None:
         super().__init__(config=config)
         self._listening = listening
         self._ready = ready
+        self._queue = queue
+
+    def init_settings(self) -> dict[str, Any]:
+        """Voilà's, and where the first numbers come from."""
+        return {**super().init_settings(), "pq_snapshot": Snapshot(self._queue)}
 
     def init_handlers(self) -> list[Any]:
         """Voilà's handlers without those that nobody needs, and with ours in the place of three."""
@@ -131,17 +159,22 @@ class Dashboards(Voila):  # type: ignore[misc]  # Voilà is untyped
             "config": self.config,
             "voila_configuration": self.voila_configuration,
         }
+        ours = [
+            (r"healthz", HealthHandler),
+            (r"", DoorHandler, {"page": PAGES[0]}),
+            *((name, DoorHandler, {"page": name}) for name in PAGES),
+            (rf"voila/render/((?:{'|'.join(PAGES)})\.ipynb)", PageHandler, page),
+        ]
+        base = re.escape(self.base_url)
         return [
-            (r"/healthz", HealthHandler),
-            (r"/", DoorHandler, {"page": PAGES[0]}),
-            *((f"/{name}", DoorHandler, {"page": name}) for name in PAGES),
-            (rf"/voila/render/((?:{'|'.join(PAGES)})\.ipynb)", PageHandler, page),
-            *handlers,
+            *((f"{base}{route[0]}", *route[1:]) for route in ours),
+            # Voilà leaves these two out of its base URL.
+            *((f"{base}{route[0][1:]}", *route[1:]) if route[0] in _DOORS else route for route in handlers),
         ]
 
     def listen(self) -> None:
         """Serve on the socket that was bound before, until SIGTERM or Ctrl-C."""
-        HTTPServer(self.app).add_sockets(self._listening)
+        HTTPServer(self.app).add_sockets([self._listening])
         self.ioloop = IOLoop.current()
         self.ioloop.add_callback(self._ready)
         try:
@@ -156,7 +189,7 @@ class Dashboards(Voila):  # type: ignore[misc]  # Voilà is untyped
         return issubclass(handler, KernelWebsocketHandler)
 
 
-def configuration(notebooks: Path, scratch: Path, port: int, token: str | None) -> Config:
+def configuration(serving: Serving, notebooks: Path, scratch: Path, port: int) -> Config:
     """Everything that differs from Voilà's defaults."""
     config = Config()
     config.Voila.root_dir = str(notebooks)
@@ -165,19 +198,29 @@ def configuration(notebooks: Path, scratch: Path, port: int, token: str | None) 
     config.Voila.ip = "127.0.0.1"
     config.Voila.port = port
     config.Voila.port_retries = 0
+    config.Voila.base_url = serving.base_url
     config.Voila.open_browser = False
     config.Voila.log_level = logging.WARNING
-    if token is not None:
-        config.Voila.token = token
+    if serving.token:
+        config.Voila.token = serving.token
+        # The same after a restart, so that an open page comes back without the token in its address.
+        config.Voila.cookie_secret = hashlib.blake2b(serving.token.encode(), person=b"pq cookies").digest()
     config.Voila.tornado_settings = {
         "allow_remote_access": False,  # a foreign Host is refused: DNS rebinding
-        "local_hostnames": ["localhost"],
+        "local_hostnames": ["localhost", *serving.hosts],
         "static_path": DEFAULT_STATIC_FILES_PATH,  # error pages ask for it
-        "static_url_prefix": "/static/",
+        "static_url_prefix": url_path_join(serving.base_url, "static/"),
         "headers": HEADERS,
     }
+    config.VoilaConfiguration.template = TEMPLATE
+    if serving.preheat:
+        config.VoilaConfiguration.preheat_kernel = True
+        others = [path.name for path in notebooks.glob("*.ipynb") if path.stem not in PAGES]
+        config.VoilaKernelManager.preheat_denylist = others
+        config.VoilaKernelManager.kernel_pools_config = {"default": {"pool_size": 1}}
     config.VoilaConfiguration.file_allowlist = []
     config.VoilaConfiguration.allow_template_override = "NO"
+    config.VoilaConfiguration.allow_theme_override = "NO"  # the page chooses, in the browser
     config.VoilaConfiguration.extension_allowlist = EXTENSIONS
     # What is pushed to a page that is gone would pile up in the server.
     config.MappingKernelManager.buffer_offline_messages = False
@@ -186,6 +229,14 @@ def configuration(notebooks: Path, scratch: Path, port: int, token: str | None) 
     config.MappingKernelManager.cull_connected = False
     config.KernelManager.transport = transport(scratch)
     return config
+
+
+def install_template(data: Path) -> None:
+    """Put the pages' template where Voilà looks first."""
+    folder = data / "voila" / "templates" / TEMPLATE
+    folder.mkdir(parents=True)
+    (folder / "conf.json").write_text(json.dumps({"base_template": "lab"}), encoding="utf-8")
+    shutil.copyfile(STATIC / "page.html.j2", folder / "index.html.j2")
 
 
 def transport(scratch: Path) -> str:

@@ -10,12 +10,14 @@ import argparse
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import socket
 import sys
 import tempfile
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,27 +27,49 @@ from pq.system.programs import notebooks_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pq.interface import PersistentQInterface
+
 PORT = 8866
 SHORTEST_TOKEN = 16
 NO_TOKEN = ""
 _NOISE = ("is not trusted", "ping_timeout", "No session ID specified")
 
 
-def serve(db: str | None = None, port: int = PORT, token: str | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How the pages are served: at which address, to whom, and what they may do.
+
+    `token` None or empty lets every user of this machine in. `hosts` are further names under which a
+    reverse proxy is reached. `hide` are patterns of names whose values are not shown. `preheat` keeps one
+    kernel ready per page.
+    """
+
+    token: str | None = None
+    base_url: str = "/"
+    hosts: tuple[str, ...] = ()
+    read_only: bool = False
+    hide: tuple[str, ...] = ()
+    preheat: bool = False
+
+
+def serve(db: str | None = None, port: int = PORT, serving: Serving | None = None) -> None:
     """Serve both pages until SIGTERM or Ctrl-C; prints `{"url": …}` as one line when it is ready.
 
-    `db` None means the settings. `token` None makes one, which is then part of the printed address;
-    an empty one lets every user of this machine in. `port` 0 takes a free one. Call it in the main thread.
+    `db` None means the settings. `serving` None makes a token, which is then part of the printed address.
+    `port` 0 takes a free one. Call it in the main thread.
     Raises StorageError where the port is taken or the queue cannot be opened.
     """
-    made = token is None
-    token = secrets.token_urlsafe(24) if token is None else token
+    from pq.factory import connect
+
+    query = ""
+    if serving is None or serving.token is None:
+        serving = replace(serving or Serving(), token=secrets.token_urlsafe(24))
+        query = f"?token={serving.token}"
     place = _place(db)
-    with _socket(port) as listening, _scratch() as scratch:
-        _prepare_environment(place, scratch)
+    with _socket(port) as listening, _scratch() as scratch, connect(place) as queue:
+        _prepare_environment(place, scratch, serving)
         bound = listening.getsockname()[1]
-        url = f"http://127.0.0.1:{bound}/" + (f"?token={token}" if made else "")
-        _run(listening, scratch, bound, token, url)
+        _run(listening, scratch, serving, queue, f"http://127.0.0.1:{bound}{serving.base_url}{query}")
 
 
 def read_token(path: str) -> str:
@@ -74,7 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         token = NO_TOKEN if options.no_token else None
         if options.token_file:
             token = read_token(options.token_file)
-        serve(options.db, options.port, token)
+        serving = Serving(
+            token=token,
+            base_url=base_url(options.base_url),
+            hosts=tuple(options.host),
+            read_only=options.read_only,
+            hide=tuple(options.hide),
+            preheat=options.preheat,
+        )
+        serve(options.db, options.port, serving)
     except PQError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -92,7 +124,24 @@ def _parser() -> argparse.ArgumentParser:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--token-file", help="holds the token; made when missing")
     who.add_argument("--no-token", action="store_true", help="let every user of this machine in")
+    parser.add_argument("--read-only", action="store_true", help="refuse every action")
+    parser.add_argument(
+        "--hide", action="append", default=[], metavar="PATTERN", help="hide values by name, such as *key*"
+    )
+    parser.add_argument("--base-url", default="/", metavar="PATH", help="behind a proxy, such as /pq/")
+    parser.add_argument(
+        "--host", action="append", default=[], metavar="NAME", help="name under which a proxy is reached"
+    )
+    parser.add_argument("--preheat", action="store_true", help="keep one kernel ready for each page")
     return parser
+
+
+def base_url(text: str) -> str:
+    """`pq`, `/pq` and `/pq/` all mean the same. Raises InvalidJobError."""
+    parts = [part for part in text.split("/") if part]
+    if not all(re.fullmatch(r"[A-Za-z0-9._~-]+", part) and part not in (".", "..") for part in parts):
+        raise InvalidJobError(f"a base URL is a path such as /pq/, not {text!r:.50}")
+    return f"/{'/'.join(parts)}/" if parts else "/"
 
 
 def _place(db: str | None) -> str:
@@ -135,9 +184,13 @@ def _scratch() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prepare_environment(place: str, scratch: Path) -> None:
+def _prepare_environment(place: str, scratch: Path, serving: Serving) -> None:
     """Set what the kernels inherit: the queue, and folders that keep Jupyter out of the user's home."""
     os.environ["PQ_URL"] = place  # wins over QUEUE_DB_FILE and over a .env file
+    if serving.read_only:
+        os.environ["PQ_READ_ONLY"] = "1"
+    if serving.hide:
+        os.environ["PQ_HIDE"] = ",".join([*serving.hide, *filter(None, [os.environ.get("PQ_HIDE")])])
     for name, folder in (
         ("JUPYTER_CONFIG_DIR", "config"),
         ("JUPYTER_DATA_DIR", "data"),
@@ -151,13 +204,16 @@ def _prepare_environment(place: str, scratch: Path) -> None:
         os.environ.pop(name, None)
 
 
-def _run(listening: socket.socket, scratch: Path, port: int, token: str, url: str) -> None:
+def _run(
+    listening: socket.socket, scratch: Path, serving: Serving, queue: PersistentQInterface, url: str
+) -> None:
     # jsonschema looks for this grammar, which takes a second to build; nothing here validates addresses.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-    from pq.dashboard_server import Dashboards, configuration
+    from pq.dashboard_server import Dashboards, configuration, install_template
 
-    config = configuration(notebooks_folder(), scratch, port, token or None)
-    app = Dashboards([listening], lambda: _say(url), config)
+    install_template(scratch / "data")
+    config = configuration(serving, notebooks_folder(), scratch, listening.getsockname()[1])
+    app = Dashboards(listening, lambda: _say(url), config, queue)
     app.initialize([])
     for place in (*app.log.handlers, logging.getLogger("tornado.general")):
         place.addFilter(_is_news)

@@ -84,7 +84,7 @@ class PersistentQInterface(ABC):
         """Store a job that runs a notebook; the options are those of `enqueue`, and those of a run.
 
         Its parameters cell is read now: raises InvalidJobError for a name or a type that does not fit, and
-        NotebookError for a notebook that is not there, or is none. See pq.notebook.enqueue_notebook.
+        NotebookError for a notebook that is not there, or is none. See pq.notebook.job.
         """
         from pq.notebook.job import enqueue_notebook
 

@@ -93,9 +93,9 @@ def stop(process):
 
 
 @contextlib.contextmanager
-def serving(folder):
+def serving(folder, *words, port=0):
     (folder / "token").write_text(f"{TOKEN}\n")  # an editor's newline must not lock everybody out
-    process = start(folder, "--db", "queue.db", "--port", "0", "--token-file", "token")
+    process = start(folder, "--db", "queue.db", "--port", str(port), "--token-file", "token", *words)
     try:
         line = process.stdout.readline()
         assert line, (folder / "server.log").read_text()
@@ -119,10 +119,14 @@ def browsing(server):
         context.set_default_timeout(PATIENCE_MS)
         warm = context.new_page()  # the browser's own processes start here, not within a test
         warm.goto(f"{server.url}healthz")
-        # The token is answered by a cookie and another address; to follow it would start a kernel.
-        context.request.get(f"{server.url}?token={TOKEN}", max_redirects=0)
+        sign_in(context, server)
         yield context
         chromium.close()
+
+
+def sign_in(context, server):
+    """The token is answered by a cookie and another address; to follow it would start a kernel."""
+    context.request.get(f"{server.url}?token={TOKEN}", max_redirects=0)
 
 
 @contextlib.contextmanager
@@ -135,6 +139,7 @@ def visit(browser, server, path):
     page.on(
         "response", lambda answer: elsewhere.append(answer.url) if is_elsewhere(answer.url, server) else None
     )
+    page.on("console", lambda line: wrong.append(line.text) if "Content Security" in line.text else None)
     page.on("requestfailed", lambda request: note_failure(request, server, elsewhere))
     try:
         page.goto(f"{server.url}voila/render/{path}")
@@ -152,8 +157,7 @@ def is_elsewhere(url, server):
 
 
 def note_failure(request, server, elsewhere):
-    # Voilà's template asks for icons on a CDN; the policy stops that in the browser, before the network.
-    if is_elsewhere(request.url, server) and request.failure != "csp":
+    if is_elsewhere(request.url, server):
         elsewhere.append(f"{request.url} {request.failure}")
 
 
@@ -183,6 +187,10 @@ def kernel_of(page):
 def select(page, *ids):
     for job_id in ids:
         page.get_by_role("checkbox", name=f"Select job {job_id}", exact=True).check()
+
+
+def ready(page):
+    page.wait_for_selector('[data-ready="1"]')
 
 
 def ask(page, action):

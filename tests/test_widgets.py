@@ -10,8 +10,10 @@ import pytest
 from entering import enter
 
 import pq.widgets
+from pq.errors import InvalidJobError
 from pq.job import Status
-from pq.widgets import AdminBoard, OpsBoard, board, rows
+from pq.widgets import AdminBoard, JobTable, OpsBoard, board, rows
+from pq.widgets.hiding import HIDDEN, Hiding, clean
 
 STATIC = Path(pq.widgets.__file__).parent / "static"
 
@@ -48,12 +50,52 @@ def test_secrets_are_hidden_however_deep_and_however_spelt():
         "DB_PASSWORD": ["x"],
         "deep": [{"clientSecret": {"x": "x"}, "open": 1}],
     }
-    assert rows.hide_secrets(value) == {
+    assert Hiding().hide(value) == {
         "path": "a",
-        "api_token": rows.HIDDEN,
-        "DB_PASSWORD": rows.HIDDEN,
-        "deep": [{"clientSecret": rows.HIDDEN, "open": 1}],
+        "api_token": HIDDEN,
+        "DB_PASSWORD": HIDDEN,
+        "deep": [{"clientSecret": HIDDEN, "open": 1}],
     }
+
+
+def test_the_patterns_of_names_to_hide_can_be_chosen(monkeypatch):
+    assert Hiding(["*key"]).hide({"key": 1, "api_KEY": 2, "keys": 3, "password": 4}) == {
+        "key": HIDDEN,
+        "api_KEY": HIDDEN,
+        "keys": 3,
+        "password": 4,
+    }
+    assert Hiding([]).hide({"password": 4}) == {"password": 4}
+    monkeypatch.setenv("PQ_HIDE", "*key*,,iban")
+    assert board.hidden_patterns() == ("*password*", "*token*", "*secret*", "*key*", "iban")
+
+
+def test_a_hidden_value_that_was_left_alone_comes_back():
+    old = {"path": "a", "token": "t", "deep": [{"password": "p"}, 1]}
+    changed = {"path": "b", "token": HIDDEN, "deep": [{"password": HIDDEN}, 2, 3], "note": HIDDEN}
+    assert Hiding().restore(changed, old) == {
+        "path": "b",
+        "token": "t",
+        "deep": [{"password": "p"}, 2, 3],
+        "note": HIDDEN,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("\x1b]8;;file:///etc/passwd\x07link\x1b]8;;\x07", "link"),
+        ("a\x00b\x07", "a␀b␇"),
+        ("exe.\u202egpj", "exe.⟨U+202E⟩gpj"),
+        ("zero\u200bwidth", "zero⟨U+200B⟩width"),
+        ("lone \ud800", "lone ?"),
+        ("two\nlines\tkept\r\n", "two\nlines\tkept\n"),
+        ("x" * 600, "x" * 499 + "…"),
+    ],
+)
+def test_letters_that_mislead_are_shown_for_what_they_are(text, shown):
+    assert clean(text) == shown
 
 
 def test_no_secret_is_in_anything_a_page_sends(queue, monkeypatch):
@@ -110,13 +152,21 @@ def test_the_filter_narrows_the_list_and_the_tabs_follow_queue_and_task(queue, a
 
 
 @pytest.mark.parametrize(
-    "message", [{"status": "nonsense"}, {"queue": 7}, {"search": "x" * 201}, {"task": ["stamp"]}]
+    "message",
+    [
+        {"status": "nonsense"},
+        {"queue": 7},
+        {"search": "x" * 501},
+        {"since": "soon"},
+        {"search": "id:x"},
+        {"task": ["stamp"]},
+    ],
 )
 def test_a_filter_that_cannot_be_is_refused_with_a_word(queue, admin, monkeypatch, message):
     sent = Sent(admin, monkeypatch)
     receive(admin, verb="filter", **message)
     assert sent.of("toast")[0]["bad"] is True
-    assert admin.view["filter"] == {"status": None, "queue": None, "task": None, "search": None}
+    assert admin.view["filter"] == {}
 
 
 def test_pages_go_forth_and_back_by_key(queue, admin, monkeypatch):
@@ -225,6 +275,18 @@ def test_a_page_reads_only_while_somebody_looks(queue, monkeypatch):
     asyncio.run(scenario())
 
 
+def test_a_table_of_jobs_in_ones_own_notebook_starts_with_its_filter(queue):
+    lost = enter(queue, "failed")
+    enter(queue, "pending")
+    page = JobTable(queue, status="failed", since="24h", queue_name="default")
+    assert [job["id"] for job in page.view["jobs"]] == [lost]
+    assert page.view["filter"] == {"status": "failed", "queue": "default", "since": "24h"}
+    assert page.view["whole"] is False
+    page.close()
+    with pytest.raises(InvalidJobError, match="unknown filter 'state'"):
+        JobTable(queue, state="failed")
+
+
 # -- the browser's half, read as text -----------------------------------------------------------------
 
 
@@ -236,11 +298,14 @@ def test_no_module_parses_markup_or_code_or_calls_away(path):
     )
     assert not re.search(forbidden, text)
     assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text)
-    assert "fetch(" not in text
+    # One question leaves a page: whether its own kernel still lives.
+    assert re.findall(r"fetch\((.*?),", text) == (
+        ["`${base}api/kernels/${kernel()}`"] if path.name == "common.js" else []
+    )
 
 
 def test_the_browser_offers_the_verbs_and_statuses_of_python():
-    script = board.static("admin.js")
+    script = board.static("dialogs.js")
     offered = re.search(r"const VERBS = \{(.*?)\};", script, re.DOTALL)
     assert offered is not None
     assert set(re.findall(r"(\w+):", offered[1])) == set(rows.VERBS)
@@ -249,6 +314,13 @@ def test_the_browser_offers_the_verbs_and_statuses_of_python():
     assert set(re.findall(r"(\w+):", glyphs[1])) == set(Status)
 
 
-def test_the_stylesheet_loads_nothing_from_elsewhere():
-    assert "url(" not in board.static("board.css")
-    assert "@import" not in board.static("board.css")
+@pytest.mark.parametrize("path", sorted(STATIC.glob("*.css")), ids=lambda path: path.name)
+def test_no_stylesheet_loads_anything_from_elsewhere(path):
+    text = path.read_text(encoding="utf-8")
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_the_template_names_no_other_host():
+    text = (STATIC / "page.html.j2").read_text(encoding="utf-8")
+    assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", text) == ["http://www.w3.org"]

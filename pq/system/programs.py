@@ -123,13 +123,14 @@ def notebook_program(place: Place, kind: str, name: str, plan: dict[str, Any]) -
     return Program(name, (sys.executable, "-m", "pq.system.launch", str(path)), stops_by_queue=True)
 
 
-def dashboards_program(place: Place, port: int, token: Path) -> Program:
+def dashboards_program(place: Place, port: int, token: Path, *, read_only: bool = False) -> Program:
     """The role that serves both pages; the token is in a file, never among the words of the command.
 
     Voilà's temporary files go where they are removed with the system, even if Voilà is killed.
     """
-    words = (sys.executable, "-m", "pq.dashboards", "--port", str(port), "--token-file", str(token))
-    return Program("dashboards", words, stops_by_queue=False, temporary=place.private / "t")
+    words = [sys.executable, "-m", "pq.dashboards", "--port", str(port), "--token-file", str(token)]
+    words += ["--preheat", *(["--read-only"] if read_only else [])]
+    return Program("dashboards", tuple(words), stops_by_queue=False, temporary=place.private / "t")
 
 
 def notebooks_folder() -> Path:

@@ -95,7 +95,8 @@ class System:
             yield notebook_program(self.place, "consumer", name, {"parameters": parameters})
         if options.dashboards:
             self.port = free_port(options.port)
-            yield dashboards_program(self.place, self.port, token_file(self.place))
+            token = token_file(self.place)
+            yield dashboards_program(self.place, self.port, token, read_only=options.read_only)
 
     def _rows(self, supervisor: SupervisingProcess) -> dict[str, str]:
         options = self.options
@@ -249,6 +250,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--jobs", type=_whole, metavar="N", help="end when the producers' N jobs are finished")
     words.add_argument("--for", dest="seconds", type=_positive, metavar="SECONDS", help="end after that time")
     words.add_argument("--no-dashboards", dest="dashboards", action="store_false")
+    words.add_argument("--read-only", action="store_true", help="the dashboards refuse every action")
     words.add_argument(
         "--tasks", action="append", default=[], metavar="SOURCE", help="a module or .py file with tasks"
     )

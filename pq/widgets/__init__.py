@@ -1,6 +1,6 @@
-"""The two pages as widgets: `OpsBoard` shows a queue, `AdminBoard` also acts on it."""
+"""The two pages as widgets: `OpsBoard` shows a queue, `AdminBoard` acts on it; `JobTable` is its list."""
 
-from pq.widgets.admin import AdminBoard
+from pq.widgets.admin import AdminBoard, JobTable
 from pq.widgets.ops import OpsBoard
 
-__all__ = ["AdminBoard", "OpsBoard"]
+__all__ = ["AdminBoard", "JobTable", "OpsBoard"]

@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from pq.errors import DuplicateJobError, InvalidJobError, JobNotFoundError, PQError, TransitionError
 from pq.widgets.rows import VERBS
+from pq.widgets.undoing import UNDO_SECONDS, Undo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pq.interface import PersistentQInterface
+    from pq.job import Job
 
-MOST_JOBS = 500
+MOST_JOBS = 500  # ticked one by one
+MOST_MATCHING = 10_000
+BATCH = 100  # in one transaction, while which all other writers wait
 LIFETIME_SECONDS = 120.0
 DONE = {
     "resubmit": "resubmitted",
@@ -46,6 +50,7 @@ class Proposal:
     changes: Mapping[str, int]
     skipped: Mapping[str, int]
     until: float
+    more: bool = False
 
     @property
     def typed(self) -> str | None:
@@ -62,24 +67,30 @@ class Proposal:
             "changes": dict(self.changes),
             "skipped": dict(self.skipped),
             "typed": self.typed,
+            "more": MOST_MATCHING if self.more else 0,
         }
 
 
 @dataclass(slots=True)
 class Report:
-    """What was done: how many jobs, and for each that was not, the reason."""
+    """What was done: how many jobs, for each that was not the reason, and the way back."""
 
     verb: str
+    total: int = 0
     done: int = 0
     problems: list[str] = field(default_factory=list)
+    undo: Undo | None = None
 
     def text(self) -> str:
         """One line for a person."""
-        line = f"{self.done} job{'' if self.done == 1 else 's'} {DONE[self.verb]}"
-        if not self.problems:
-            return line
-        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
-        return f"{line}; {len(self.problems)} skipped: {self.problems[0]}{more}"
+        line = f"{self.done:,} job{'' if self.done == 1 else 's'} {DONE[self.verb]}"
+        if self.problems:
+            more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+            line += f"; {len(self.problems)} skipped: {self.problems[0]}{more}"
+        if self.undo is not None and self.undo.final:
+            words = ", ".join(f"{count:,} {why}" for why, count in self.undo.final.items())
+            line += f". Cannot be taken back: {words}"
+        return line
 
 
 class Actions:
@@ -89,40 +100,57 @@ class Actions:
         self, queue: PersistentQInterface, *, read_only: bool = False, who: str | None = None
     ) -> None:
         self.read_only = read_only
+        self.who = who or f"{_user()} on the admin page"
         self._queue = queue
-        self._who = who or f"{_user()} on the admin page"
         self._open: Proposal | None = None
+        self._undo: Undo | None = None
 
     def propose(self, verb: object, ids: object) -> Proposal:
         """Look at the jobs as they are now; nothing is changed."""
-        self._allow(verb)
-        changes: Counter[str] = Counter()
-        skipped: Counter[str] = Counter()
-        frozen = []
+        self.allow(verb)
+        jobs, gone = [], 0
         for job_id in _job_ids(ids):
             try:
-                job = self._queue.get(job_id)
+                jobs.append(self._queue.get(job_id))
             except JobNotFoundError:
-                skipped["deleted"] += 1
-                continue
-            if job.can(str(verb)):
-                changes[job.status.value] += 1
-                frozen.append(job_id)
-            else:
-                skipped[job.status.value] += 1
-        until = time.monotonic() + LIFETIME_SECONDS
-        nonce = secrets.token_urlsafe(16)
-        self._open = Proposal(nonce, str(verb), tuple(frozen), changes, skipped, until)
+                gone += 1
+        return self.propose_jobs(verb, jobs, gone=gone)
+
+    def propose_jobs(
+        self, verb: object, jobs: Sequence[Job], *, gone: int = 0, more: bool = False
+    ) -> Proposal:
+        """Freeze these jobs, as they were read a moment ago; `more` says that others matched too."""
+        self.allow(verb)
+        if not jobs and not gone:
+            raise RefusedError("no job matches any more; nothing was changed")
+        fit = [job for job in jobs if job.can(str(verb))]
+        skipped = Counter(job.status.value for job in jobs if not job.can(str(verb)))
+        if gone:
+            skipped["deleted"] = gone
+        self._open = Proposal(
+            nonce=secrets.token_urlsafe(16),
+            verb=str(verb),
+            ids=tuple(job.id for job in fit),
+            changes=Counter(job.status.value for job in fit),
+            skipped=skipped,
+            until=time.monotonic() + LIFETIME_SECONDS,
+            more=more,
+        )
         return self._open
 
     def withdraw(self) -> None:
         """Forget the open proposal."""
         self._open = None
 
-    def apply(
-        self, nonce: object, *, reason: object = "", consumer: object = "", typed: object = ""
-    ) -> Report:
+    def apply(self, nonce: object, **answers: object) -> Report:
         """Do what was proposed under this nonce; the queue checks each job's status once more."""
+        *_, report = self.begin(nonce, **answers)
+        return report
+
+    def begin(
+        self, nonce: object, *, reason: object = "", consumer: object = "", typed: object = ""
+    ) -> Iterator[Report]:
+        """Check the answer now; then do the batches one by one, with the report after each."""
         proposal, self._open = self._open, None
         if (
             proposal is None
@@ -130,45 +158,77 @@ class Actions:
             or not secrets.compare_digest(nonce.encode(), proposal.nonce.encode())
         ):
             raise RefusedError("this question was answered before, or replaced by another; ask again")
-        self._allow(proposal.verb)
+        self.allow(proposal.verb)
         if time.monotonic() > proposal.until:
             raise RefusedError("the answer came after two minutes; ask again")
-        if proposal.typed and _text(typed) != proposal.typed:
+        if proposal.typed and text(typed) != proposal.typed:
             raise RefusedError(f"nothing was deleted: type exactly {proposal.typed!r}")
-        why = _text(reason) or None
+        why = text(reason) or None
         if proposal.verb == "mark_failed" and why is None:
             raise RefusedError("nothing was marked failed: give a reason")
-        return self._do(proposal, why, _text(consumer) or None)
+        return self._batches(proposal, why, text(consumer) or None)
 
-    def _do(self, proposal: Proposal, reason: str | None, consumer: str | None) -> Report:
-        report = Report(proposal.verb)
-        for job_id in proposal.ids:
-            try:
-                self._one(proposal.verb, job_id, reason, consumer)
-            except (JobNotFoundError, TransitionError, DuplicateJobError) as error:
-                report.problems.append(str(error))
-            else:
-                report.done += 1
-        return report
+    def undo(self, nonce: object) -> str:
+        """Take the last action back, once, within half a minute; a line on what that did."""
+        undo, self._undo = self._undo, None
+        if undo is None or not isinstance(nonce, str) or nonce != undo.nonce:
+            raise RefusedError("there is nothing to take back")
+        if self.read_only:
+            raise RefusedError("this page is read-only; nothing was changed")
+        if time.monotonic() > undo.until:
+            raise RefusedError(
+                f"an action can be taken back within {UNDO_SECONDS:.0f} seconds; it is too late"
+            )
+        done, moved = undo.run(self._queue)
+        line = f"taken back for {done:,} job{'' if done == 1 else 's'}"
+        return f"{line}; {moved:,} had moved on" if moved else line
 
-    def _one(self, verb: str, job_id: int, reason: str | None, consumer: str | None) -> None:
-        match verb:
-            case "resubmit":
-                self._queue.resubmit(job_id, reason=reason, by=self._who)
-            case "assign":
-                self._queue.assign(job_id, consumer, reason=reason, by=self._who)
-            case "mark_failed":
-                self._queue.mark_failed(job_id, reason or "", by=self._who)
-            case "cancel":
-                self._queue.cancel(job_id, reason=reason, by=self._who)
-            case "delete":
-                self._queue.delete(job_id, reason=reason, by=self._who)
-
-    def _allow(self, verb: object) -> None:
+    def allow(self, verb: object) -> None:
+        """Raise RefusedError unless this page may do that."""
         if verb not in VERBS:
             raise RefusedError(f"unknown action {verb!r:.50}; one of {', '.join(VERBS)}")
         if self.read_only:
             raise RefusedError("this page is read-only; nothing was changed")
+
+    def _batches(self, proposal: Proposal, reason: str | None, consumer: str | None) -> Iterator[Report]:
+        report = Report(proposal.verb, total=len(proposal.ids), undo=Undo(proposal.verb, self.who))
+        for start in range(0, len(proposal.ids), BATCH):
+            done = 0
+            with self._queue.transaction():
+                for job_id in proposal.ids[start : start + BATCH]:
+                    done += self._attempt(report, job_id, reason, consumer)
+            report.done += done
+            yield report
+        if report.undo is not None:
+            report.undo.until = time.monotonic() + UNDO_SECONDS
+            self._undo = report.undo if report.undo.steps else None
+        yield report
+
+    def _attempt(self, report: Report, job_id: int, reason: str | None, consumer: str | None) -> bool:
+        try:
+            before = self._queue.get(job_id)
+            after = self._one(report.verb, job_id, reason, consumer)
+        except (JobNotFoundError, TransitionError, DuplicateJobError) as error:
+            report.problems.append(str(error))
+            return False
+        if report.undo is not None:
+            report.undo.note(before, after)
+        return True
+
+    def _one(self, verb: str, job_id: int, reason: str | None, consumer: str | None) -> Job | None:
+        queue, who = self._queue, self.who
+        match verb:
+            case "resubmit":
+                return queue.resubmit(job_id, reason=reason, by=who)
+            case "assign":
+                return queue.assign(job_id, consumer, reason=reason, by=who)
+            case "mark_failed":
+                return queue.mark_failed(job_id, reason or "", by=who)
+            case "cancel":
+                return queue.cancel(job_id, reason=reason, by=who)
+            case _:
+                queue.delete(job_id, reason=reason, by=who)
+                return None
 
 
 def _job_ids(ids: object) -> list[int]:
@@ -182,9 +242,10 @@ def _job_ids(ids: object) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > 500:
-        raise InvalidJobError("the answer must be a text of at most 500 characters")
+def text(value: object, length: int = 500) -> str:
+    """What a person typed, without the space around it. Raises InvalidJobError."""
+    if not isinstance(value, str) or len(value) > length:
+        raise InvalidJobError(f"the answer must be a text of at most {length} characters")
     return value.strip()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from functools import cache
 from pathlib import Path
@@ -14,15 +15,20 @@ import traitlets
 from pq import stats
 from pq.errors import PQError
 from pq.widgets import rows
+from pq.widgets.hiding import PATTERNS, Hiding, clean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pq.interface import PersistentQInterface
 
 INTERVAL_SECONDS = 1.0
+# Reading takes at most a twentieth of a core, however slow the disk is.
+SHARE = 20
+LONGEST_SECONDS = 4.0
 # A page that was closed or killed falls silent; then its kernel must fall silent too, else the server
 # takes it for busy and never ends it.
 SILENCE_SECONDS = 16.0
-CHART_MINUTES = 60
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -42,14 +48,18 @@ class Board(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped 
     now = traitlets.Float(0.0).tag(sync=True)  # the kernel's clock; it also shows that the kernel lives
     problem = traitlets.Unicode("").tag(sync=True)
 
-    _css = static("board.css")
+    _css = static("board.css") + static("parts.css")
+    _task: asyncio.Task[None] | None = None
 
-    def __init__(self, queue: PersistentQInterface, **traits: Any) -> None:
+    def __init__(
+        self, queue: PersistentQInterface, *, hide: Sequence[str] | None = None, **traits: Any
+    ) -> None:
         super().__init__(**traits)
         self._queue = queue
+        self._hiding = Hiding(hidden_patterns() if hide is None else hide)
         self._beat = time.monotonic()
         self._looking = True
-        self._task: asyncio.Task[None] | None = None
+        self._cost = 0.0
         self.on_msg(self._receive)
         self.tick()
         try:
@@ -59,11 +69,13 @@ class Board(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped 
 
     def tick(self) -> None:
         """Read once and send what changed; an error becomes the page's banner until a read succeeds."""
+        began = time.perf_counter()
         try:
             self.view = self._read()
             self.problem = ""
         except Exception as error:  # noqa: BLE001  # a page that stops without a word is the worst answer
             self.problem = f"cannot read the queue: {_line(error)}"
+        self._cost = time.perf_counter() - began
         self.now = time.time()
 
     def close(self) -> None:
@@ -74,7 +86,7 @@ class Board(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped 
 
     async def _live(self) -> None:
         while True:
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await asyncio.sleep(min(max(INTERVAL_SECONDS, SHARE * self._cost), LONGEST_SECONDS))
             if self._looking and time.monotonic() - self._beat < SILENCE_SECONDS:
                 self.tick()
 
@@ -88,22 +100,32 @@ class Board(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped 
     def _handle(self, verb: str, message: dict[str, Any]) -> None:
         """Act on one message; the pages add their own verbs."""
         if verb == "beat":
-            woken = bool(message.get("looking")) and not self._looking
+            silent = time.monotonic() - self._beat > SILENCE_SECONDS  # such as a kernel made in advance
+            woken = bool(message.get("looking")) and (silent or not self._looking)
             self._beat = time.monotonic()
             self._looking = bool(message.get("looking"))
             if woken:
                 self.tick()
 
-    def _toast(self, text: str, *, bad: bool = False) -> None:
-        self.send({"kind": "toast", "text": text[:1000], "bad": bad})
+    def _toast(self, text: str, *, bad: bool = False, undo: str | None = None) -> None:
+        self.send({"kind": "toast", "text": clean(text, 1000), "bad": bad, "undo": undo})
 
     def _read(self) -> dict[str, Any]:
         """Everything the page shows; the pages add their own."""
         return rows.summary_view(stats.summary(self._queue)) | {
-            "points": rows.points_view(stats.throughput(self._queue, CHART_MINUTES)),
             "consumers": [rows.consumer_row(consumer) for consumer in self._queue.consumers()],
             "address": self._queue.url,
         }
+
+
+def hidden_patterns() -> tuple[str, ...]:
+    """The usual patterns, and those that PQ_HIDE names with commas between them."""
+    return (*PATTERNS, *filter(None, os.environ.get("PQ_HIDE", "").split(",")))
+
+
+def is_read_only() -> bool:
+    """Whether PQ_READ_ONLY says so; `python -m pq.dashboards --read-only` sets it."""
+    return os.environ.get("PQ_READ_ONLY", "") not in ("", "0")
 
 
 def _line(error: Exception) -> str:

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pq.job import Status
+from pq.widgets.hiding import Hiding, clean
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+    from pq.history import Key, Picture, Tally
     from pq.job import Job
     from pq.records import Consumer
-    from pq.stats import Point, Summary
+    from pq.stats import Summary
 
 VERBS = ("resubmit", "assign", "mark_failed", "cancel", "delete")
-TEXT_LENGTH = 500
 PARAMETERS_LENGTH = 300
-DEPTH = 20
-HIDDEN = "•••"
-_SECRET = re.compile("password|token|secret", re.IGNORECASE)
+MOST_TASKS = 50
+_USUAL = Hiding()
 
 
-def job_row(job: Job) -> dict[str, Any]:
+def job_row(job: Job, hiding: Hiding = _USUAL) -> dict[str, Any]:
     """One line of the table. Times are seconds since 1970; `can` names the verbs that are allowed now."""
     return {
         "id": job.id,
         "status": job.status.value,
         "task": job.task,
         "queue": job.queue,
-        "parameters": short_json(job.parameters),
+        "parameters": short_json(job.parameters, hiding),
         "consumer": job.consumer,
         "assigned": job.assigned_to,
         "attempt": job.attempt,
@@ -50,8 +48,8 @@ def consumer_row(consumer: Consumer) -> dict[str, Any]:
     """One live consumer."""
     return {
         "id": consumer.id,
-        "name": consumer.name,
-        "where": f"{consumer.host}, pid {consumer.pid}",
+        "name": clean(consumer.name),
+        "where": clean(f"{consumer.host}, pid {consumer.pid}"),
         "queues": ", ".join(consumer.queues),
         "doing": clean(consumer.doing),
         "started": consumer.started_at.timestamp(),
@@ -83,37 +81,45 @@ def summary_view(summary: Summary) -> dict[str, Any]:
     }
 
 
-def points_view(points: Sequence[Point]) -> list[list[float]]:
-    """The bars of the chart: minute, completed, failed."""
-    return [[point.minute.timestamp(), point.completed, point.failed] for point in points]
+def picture_view(picture: Picture) -> dict[str, Any]:
+    """The charts and the tables by task: `points` are time, completed, failed, p50, p95 (seconds)."""
+    tasks = sorted(picture.tasks.items(), key=lambda pair: (-pair[1].failed, -pair[1].ended, pair[0]))
+    return {
+        "points": [[start.timestamp(), *_ends(tally), *_times(tally)] for start, tally in picture.steps],
+        "tasks": [_task_row(key, tally) for key, tally in tasks[:MOST_TASKS]],
+        "window": {"ended": picture.total.ended, "failed": picture.total.failed},
+    }
 
 
-def short_json(value: Any) -> str:
-    """`value` as one line of JSON, secrets hidden, cut at 300 characters."""
-    text = json.dumps(hide_secrets(value), ensure_ascii=False, default=str)
-    return clean(text if len(text) <= PARAMETERS_LENGTH else f"{text[: PARAMETERS_LENGTH - 1]}…")
+def _task_row(key: Key, tally: Tally) -> dict[str, Any]:
+    median, slow = _times(tally)
+    return {
+        "id": f"{key[0]}\n{key[1]}",
+        "queue": key[0],
+        "task": key[1],
+        "ended": tally.ended,
+        "failed": tally.failed,
+        "retried": tally.outcomes["retried"],
+        "p50": median,
+        "p95": slow,
+    }
 
 
-def hide_secrets(value: Any, depth: int = DEPTH) -> Any:
-    """`value` with everything hidden whose name has password, token or secret in it.
-
-    What lies deeper than 20 levels is left out: nobody reads it there, and nesting must not stop a page.
-    """
-    if not depth:
-        return "…"
-    if isinstance(value, Mapping):
-        return {
-            name: HIDDEN if _SECRET.search(str(name)) else hide_secrets(inner, depth - 1)
-            for name, inner in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [hide_secrets(inner, depth - 1) for inner in value]
-    return value
+def _ends(tally: Tally) -> tuple[int, int]:
+    return tally.outcomes["completed"], tally.failed
 
 
-def clean(text: str) -> str:
-    """`text` fit for sending: at most 500 characters, a question mark for a lone surrogate."""
-    return text[:TEXT_LENGTH].encode("utf-8", "replace").decode()
+def _times(tally: Tally) -> tuple[float | None, float | None]:
+    return _rounded(tally.quantile(0.5)), _rounded(tally.quantile(0.95))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds:.3g}")
+
+
+def short_json(value: Any, hiding: Hiding, length: int = PARAMETERS_LENGTH) -> str:
+    """`value` as one line of JSON, hidden names hidden, cut at 300 characters."""
+    return clean(json.dumps(hiding.hide(value), ensure_ascii=False, default=str), length)
 
 
 def _note(job: Job) -> str:

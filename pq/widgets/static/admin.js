@@ -1,228 +1,214 @@
-// The admin page: asks Python to propose an action, shows what it would do, sends back a yes. Follows common.js.
+// The admin page: asks Python to propose an action, shows what it would do, sends back a yes. Follows panel.js.
 
-const VERBS = {
-  resubmit: "Resubmit", assign: "Assign", mark_failed: "Mark failed", cancel: "Cancel", delete: "Delete",
-};
-const FIELDS = ["status", "queue", "task", "search"];
+const READ_ONLY = "This page is read-only.";
 
-function confirmation(model) {
-  const title = el("h2", { id: "pq-question" });
-  const lines = el("ul", { "data-testid": "proposal" });
-  const names = el("datalist", { id: "pq-consumers" });
-  const field = (label, name, extra = {}) => {
-    const input = el("input", { type: "text", name, autocomplete: "off", maxlength: 500, ...extra });
-    return { input, root: el("label", {}, el("span", {}, label), input) };
-  };
-  const consumer = field("Consumer (empty: any)", "consumer", { list: "pq-consumers" });
-  const reason = field("Reason", "reason");
-  const typed = field("", "typed");
-  const yes = el("button", { type: "submit", class: "pq-primary" });
-  const no = el("button", { type: "button", onclick: () => dialog.close() }, "Keep as it is");
-  const form = el("form", {}, title, lines, consumer.root, names, reason.root, typed.root, el("div", { class: "pq-buttons" }, no, yes));
-  const dialog = el("dialog", { class: "pq-dialog", "aria-labelledby": "pq-question", "data-testid": "dialog" }, form);
-  let open = null;
-  const check = () => {
-    yes.disabled = !open?.jobs || (open.typed && typed.input.value.trim() !== open.typed)
-      || (open.verb === "mark_failed" && !reason.input.value.trim());
-  };
-  form.addEventListener("input", check);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (!open || yes.disabled) return;
-    model.send({ verb: "apply", nonce: open.nonce, reason: reason.input.value, consumer: consumer.input.value, typed: typed.input.value });
-    open = null;
-    dialog.close();
-  });
-  dialog.addEventListener("close", () => {
-    if (open) model.send({ verb: "withdraw" });
-    open = null;
-  });
-  const show = (proposal, consumers) => {
-    if (dialog.open) dialog.close();
-    open = proposal;
-    form.reset();
-    text(title, `${VERBS[proposal.verb]} ${jobs(proposal.jobs)}?`);
-    const line = (what) => ([status, count]) => el("li", {}, what(status, count));
-    lines.replaceChildren(
-      ...Object.entries(proposal.changes).map(line((status, count) => `${number(count)} ${status}`)),
-      ...Object.entries(proposal.skipped).map(line((status, count) => `${number(count)} ${status}: skipped, not allowed`)),
-      ...(proposal.jobs ? [el("li", { class: "pq-muted" }, `job ${proposal.first.join(", ")}${proposal.jobs > proposal.first.length ? " …" : ""}`)] : []),
-    );
-    names.replaceChildren(...consumers.map((one) => el("option", { value: one.name })));
-    consumer.root.hidden = proposal.verb !== "assign";
-    reason.input.required = proposal.verb === "mark_failed";
-    text(reason.root.firstChild, reason.input.required ? "Reason (needed)" : "Reason");
-    typed.root.hidden = !proposal.typed;
-    text(typed.root.firstChild, `Type "${proposal.typed}" to confirm`);
-    text(yes, `${VERBS[proposal.verb]} ${jobs(proposal.jobs)}`);
-    attribute(yes, "data-danger", ["delete", "mark_failed", "cancel"].includes(proposal.verb));
-    check();
-    dialog.showModal();
-  };
-  return { root: dialog, show };
+// A button that cannot be used stays reachable and says why.
+function disable(button, why) {
+  attribute(button, "aria-disabled", why ? "true" : null);
+  attribute(button, "title", why || null);
 }
 
-function filters(send) {
-  const state = { status: "", queue: "", task: "", search: "" };
-  const tabs = el("div", { class: "pq-tabs", role: "group", "aria-label": "Status" });
-  const buttons = ["", ...STATUSES].map((status) => {
-    const count = el("span", { class: "pq-count" });
-    const glyph = el("span", { class: "pq-glyph", "aria-hidden": "true", hidden: !status }, GLYPH[status] ?? "");
-    const button = el("button", { type: "button", "data-testid": `tab-${status || "all"}`, onclick: () => change({ status }) },
-      glyph, status || "all", count);
-    tabs.append(button);
-    return { status, button, count };
-  });
-  const choice = (name, all) => {
-    const node = el("select", { "aria-label": name, "data-testid": `filter-${name}`, onchange: () => change({ [name]: node.value }) },
-      el("option", { value: "" }, all));
-    return node;
+function enqueueForm(view) {
+  return {
+    heading: "Enqueue a job", submit: "Enqueue", message: { verb: "enqueue" },
+    fields: [
+      ["Task", "task", { required: true, maxlength: 200, value: view.filter.task ?? view.task_names[0] ?? "", list: "pq-tasks" }],
+      ["Parameters (JSON)", "parameters", { rows: 5, maxlength: 1000000, value: "{}", spellcheck: "false" }],
+      ["Queue", "queue", { value: view.filter.queue ?? "default", maxlength: 200 }],
+      ["Priority (higher runs first)", "priority", { inputmode: "numeric", placeholder: "0" }],
+      ["Delay in seconds", "delay", { inputmode: "decimal", placeholder: "0" }],
+      ["Attempts at most", "max_attempts", { inputmode: "numeric", placeholder: "as configured" }],
+      ["Tags, with commas between", "tags", {}], ["Group", "group", {}], ["Unique key", "unique_key", {}],
+    ],
   };
-  const queue = choice("queue", "All queues");
-  const task = choice("task", "All tasks");
-  let typing = null;
-  const search = el("input", {
-    type: "search", placeholder: "Search text, or id:7", "aria-label": "search", "data-testid": "search", maxlength: 200,
-    oninput() { clearTimeout(typing); typing = setTimeout(() => change({ search: search.value.trim() }), 300); },
-  });
-  const clear = el("button", { type: "button", onclick: () => change({ status: "", queue: "", task: "", search: "" }) }, "Clear filter");
-  const root = el("div", { class: "pq-filter" }, tabs, el("div", { class: "pq-bar" }, search, queue, task, clear));
-  const change = (part) => {
-    Object.assign(state, part);
-    if (IN_VOILA) {
-      const address = new URL(window.location.href);
-      for (const name of FIELDS) state[name] ? address.searchParams.set(name, state[name]) : address.searchParams.delete(name);
-      history.replaceState(null, "", address);
-    }
-    show();
-    send(state);
-  };
-  const show = () => {
-    for (const { status, button } of buttons) attribute(button, "aria-pressed", String(status === state.status));
-    choose(queue, state.queue);
-    choose(task, state.task);
-    if (document.activeElement !== search) search.value = state.search;
-    clear.hidden = FIELDS.every((name) => !state[name]);
-  };
-  const choose = (node, value) => {
-    if (value && ![...node.options].some((option) => option.value === value)) node.append(el("option", { value }, value));
-    if (node.value !== value) node.value = value;
-  };
-  const offer = (node, names) => {
-    const wanted = node.value && !names.includes(node.value) ? [...names, node.value] : names;
-    if (JSON.stringify([...node.options].slice(1).map((option) => option.value)) === JSON.stringify(wanted)) return;
-    const chosen = node.value;
-    node.replaceChildren(node.options[0], ...wanted.map((name) => el("option", { value: name }, name)));
-    node.value = chosen;
-  };
-  const start = () => {
-    const wanted = IN_VOILA ? new URLSearchParams(window.location.search) : new URLSearchParams();
-    const part = Object.fromEntries(FIELDS.map((name) => [name, wanted.get(name) ?? ""]));
-    if (FIELDS.some((name) => part[name])) change(part);
-    show();
-  };
-  const update = (view) => {
-    const all = STATUSES.reduce((sum, status) => sum + view.tabs[status], 0);
-    for (const { status, count } of buttons) text(count, number(status ? view.tabs[status] : all));
-    offer(queue, view.queue_names);
-    offer(task, view.task_names);
-    show();
-  };
-  return { root, start, update };
 }
 
-function selection(onchange) {
-  const ids = new Set();
-  let shown = [];
-  const every = el("input", {
-    type: "checkbox", "aria-label": "Select all jobs on this page",
-    onchange() { shown.forEach((job) => (every.checked ? ids.add(job.id) : ids.delete(job.id))); onchange(); },
-  });
-  const column = {
-    name: "", class: "pq-pick", head: every,
-    make(cell, row) {
-      const box = el("input", {
-        type: "checkbox",
-        onchange() { const id = Number(row.dataset.id); box.checked ? ids.add(id) : ids.delete(id); onchange(); },
+const reviseForm = (job) => ({
+  heading: `Run job ${job.id} with changes`, submit: "Enqueue", message: { verb: "revise", id: job.id },
+  note: "A new job is enqueued with the same options, and the tag again-" + job.id + ". The old one stays as it is. A value shown as ••• is kept.",
+  fields: [["Parameters (JSON)", "parameters", { rows: 10, maxlength: 1000000, value: job.parameters, spellcheck: "false" }], ["Reason", "reason", { maxlength: 150 }]],
+});
+
+function queuesCard(model, ask) {
+  const button = (cell, row) => {
+    const one = el("button", { type: "button", class: "pq-small" });
+    one.onclick = () => one.getAttribute("aria-disabled") !== "true" && ("paused" in one.dataset
+      ? model.send({ verb: "resume", queue: row.dataset.id })
+      : ask({ heading: `Pause ${row.dataset.id}?`, submit: "Pause", note: "Running jobs go on; no new one is handed out.", message: { verb: "pause", queue: row.dataset.id }, fields: [["Reason", "reason", {}]] }));
+    cell.append(one);
+  };
+  const state = (q) => (q.paused ? `paused${q.reason ? `: ${q.reason}` : ""}` : "open");
+  return table("Queues", "queues", [
+    { name: "Queue", class: "pq-strong", make: named, show: naming((q) => q.name, (q) => ({ queue: q.name })), sort: (q) => q.name },
+    { name: "Pending", ...counted((q) => q.counts.pending, (q) => ({ queue: q.name, status: "pending" })), sort: (q) => q.counts.pending },
+    { name: "Failed", ...counted((q) => q.counts.failed, (q) => ({ queue: q.name, status: "failed" })), sort: (q) => q.counts.failed },
+    { name: "State", make: clamp, show: long(state) },
+    {
+      name: "Action", make: button,
+      show(cell, q) {
+        text(cell.firstChild, q.paused ? "Resume" : "Pause");
+        attribute(cell.firstChild, "data-paused", q.paused);
+        disable(cell.firstChild, model.get("view").read_only && READ_ONLY);
+        attribute(cell.firstChild, "aria-label", `${q.paused ? "Resume" : "Pause"} queue ${q.name}`);
+      },
+    },
+  ], "No queue has a job yet.");
+}
+
+function stopColumn(model, ask) {
+  return {
+    name: "Action",
+    make(cell, row, consumer) {
+      const one = el("button", { type: "button", class: "pq-small" }, "Stop");
+      one.onclick = () => one.getAttribute("aria-disabled") !== "true" && ask({
+        heading: `Stop ${consumer.name}?`, submit: "Stop", danger: true, note: "It ends its job, or gives it back, and leaves. Under run_all.py it is started again.",
+        message: { verb: "stop", consumer: row.dataset.id }, fields: [["Reason", "reason", {}]],
       });
-      cell.append(box);
+      cell.append(one);
     },
-    show(cell, job, now, row) {
-      const box = cell.firstChild;
-      attribute(box, "aria-label", `Select job ${job.id}`);
-      box.checked = ids.has(job.id);
-      attribute(row, "data-selected", ids.has(job.id));
+    show(cell, c) {
+      disable(cell.firstChild, model.get("view").read_only ? READ_ONLY : c.state === "live" ? "" : `it is ${c.state}`);
+      attribute(cell.firstChild, "aria-label", `Stop ${c.name}`);
     },
   };
-  const update = (jobs) => {
-    shown = jobs;
-    const picked = jobs.filter((job) => ids.has(job.id)).length;
-    every.checked = picked > 0 && picked === jobs.length;
-    every.indeterminate = picked > 0 && picked < jobs.length;
-    return ids.size - picked;
+}
+
+// Keys are taken at the window before JupyterLab sees them: there, x would cut the cell.
+function keys(node, handlers) {
+  const onKey = (event) => {
+    const inside = node.contains(document.activeElement) || (IN_VOILA && document.activeElement === document.body);
+    if (!inside || event.ctrlKey || event.metaKey || event.altKey || node.querySelector("dialog[open]")) return;
+    const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]");
+    if (typing && event.key !== "Escape") return;
+    const act = handlers[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!act) return;
+    event.preventDefault();
+    event.stopPropagation();
+    act(event, typing);
   };
-  return { ids, column, update };
+  window.addEventListener("keydown", onKey, true);
+  return () => window.removeEventListener("keydown", onKey, true);
 }
 
 function render({ model, el: node }) {
   const frame = page(model, node, "ops");
-  const dialog = confirmation(model);
-  const filter = filters((state) => { picked.ids.clear(); held = false; model.send({ verb: "filter", ...state }); });
+  const view = () => model.get("view");
+  const question = confirmation(model);
+  const form = forms(model);
+  const [guide, tasks] = [help(), el("datalist", { id: "pq-tasks" })];
   let held = false;
-  const picked = selection(() => {
-    if (held !== picked.ids.size > 0) {
-      held = picked.ids.size > 0;
-      model.send({ verb: "hold", on: held });
-    }
-    redraw();
-  });
+  const hold = (on) => { if (held !== on) { held = on; model.send({ verb: "hold", on }); } };
+  const filter = filters((state) => { picked.clear(); held = false; model.send({ verb: "filter", ...state }); });
+  const picked = selection(() => { hold(picked.ids.size > 0); redraw(); });
+  const none = () => { picked.clear(); hold(false); redraw(); };
+  const propose = (verb, ids) => model.send(picked.matching && !ids ? { verb: "propose", action: verb, matching: true } : { verb: "propose", action: verb, ids: ids ?? [...picked.ids] });
+  const side = panel(model, frame, { propose, revise: (job) => form.show(reviseForm(job)) });
+  const opened = (cell, row) => cell.append(el("button", { type: "button", class: "pq-open", onclick: () => side.open(Number(row.dataset.id)) }));
+  const id = { name: "Job", class: "pq-number", make: opened, show(cell, job) { text(cell.firstChild, job.id); attribute(cell.firstChild, "aria-label", `Open job ${job.id}`); } };
   const list = table("Jobs", "jobs",
-    [picked.column, JOB.id, JOB.status, JOB.task, JOB.queue, JOB.parameters, JOB.consumer, JOB.attempt, JOB.age, JOB.note],
+    [picked.column, id, { ...JOB.status, sort: (j) => j.status }, { ...JOB.task, sort: (j) => j.task }, { ...JOB.queue, sort: (j) => j.queue },
+      JOB.parameters, JOB.consumer, { ...JOB.attempt, sort: (j) => j.attempt }, { ...JOB.age, sort: (j) => j.finished ?? j.started ?? j.created }, JOB.note],
     "No job matches this filter.");
   const chosen = el("span", { class: "pq-chosen", "data-testid": "selected", "aria-live": "polite" });
-  const drop = el("button", { type: "button", onclick: () => { picked.ids.clear(); held = false; model.send({ verb: "hold", on: false }); redraw(); } }, "Select none");
-  const actions = Object.entries(VERBS).map(([verb, label]) => el("button", {
-    type: "button", "data-testid": `action-${verb}`, "data-danger": verb === "delete",
-    onclick: () => model.send({ verb: "propose", action: verb, ids: [...picked.ids] }),
-  }, label));
-  const bar = el("div", { class: "pq-bar pq-actions", role: "group", "aria-label": "Actions" }, ...actions, chosen, drop);
+  const drop = el("button", { type: "button", onclick: none }, "Select none");
+  const everything = el("button", { type: "button", "data-testid": "select-matching", onclick: () => { picked.matching = true; redraw(); } }, "Select all that match");
+  const actions = Object.entries(VERBS).map(([verb, label]) => {
+    const button = el("button", { type: "button", "data-testid": `action-${verb}`, "data-danger": verb === "delete" }, label);
+    button.onclick = () => (button.title ? frame.toast(button.title, true) : propose(verb));
+    return { verb, button };
+  });
+  const add = el("button", { type: "button", "data-testid": "enqueue" }, "+ Enqueue");
+  add.onclick = () => (add.title ? frame.toast(add.title, true) : form.show(enqueueForm(view())));
+  const bar = el("div", { class: "pq-bar pq-actions", role: "group", "aria-label": "Actions" }, ...actions.map((one) => one.button), chosen, everything, drop);
   const step = (verb, label) => el("button", { type: "button", "data-testid": verb, onclick: () => model.send({ verb }) }, label);
   const [back, on] = [step("previous", "← Newer"), step("next", "Older →")];
   const where = el("span", { "data-testid": "page" });
-  const consumers = consumersTable();
-  frame.root.append(
-    filter.root,
-    el("div", { class: "pq-card" }, bar, list.root, el("div", { class: "pq-bar pq-pager" }, back, where, on)),
-    el("div", { class: "pq-card" }, consumers.root),
-    dialog.root,
-  );
-  let redraw = () => {};
-  const onMessage = (message) => {
-    if (message.kind === "proposal") dialog.show(message, model.get("view").consumers);
-    if (message.kind === "applied") { picked.ids.clear(); held = false; model.send({ verb: "hold", on: false }); redraw(); }
+  const newer = el("button", { type: "button", class: "pq-newer", "data-testid": "newer", hidden: true, onclick: none });
+  const [queues, consumers] = [queuesCard(model, form.show), consumersTable([stopColumn(model, form.show)])];
+  const cards = [queues, consumers].map((part) => el("div", { class: "pq-card" }, part.root));
+  const jobsCard = el("div", { class: "pq-card pq-jobs" }, bar, newer, list.root, el("div", { class: "pq-bar pq-pager" }, back, where, on));
+  frame.tools.append(add, el("button", { type: "button", class: "pq-quiet", "aria-label": "Keys", "data-testid": "keys", onclick: guide.show }, "?"));
+  frame.root.append(filter.root, el("div", { class: "pq-split" }, jobsCard, side.root), ...cards, question.root, form.root, guide.root, tasks);
+
+  const messages = {
+    proposal: (message) => question.show(message, view().consumers),
+    applied: () => { none(); model.send({ verb: "refresh" }); },
+    done: (message) => { if (message.job) side.open(message.job); },
+    run: side.run,
+    progress: (message) => { text(chosen, message.of > 100 ? `${number(message.done)} of ${number(message.of)} done` : chosen.textContent); },
   };
+  const onMessage = (message) => { form.answer(message); messages[message.kind]?.(message); };
   model.on("msg:custom", onMessage);
-  const draw = (view, now) => {
-    filter.update(view);
-    list.update(view.jobs, now);
-    const elsewhere = picked.update(view.jobs);
+
+  const reason = (verb, here, elsewhere) => {
+    if (view().read_only) return READ_ONLY;
+    if (!picked.ids.size && !picked.matching) return "Select jobs first.";
+    const known = !elsewhere && !picked.matching;
+    return known && !here.some((job) => job.can.includes(verb)) ? `None of the selected jobs can be ${DONE[verb]} as it is now.` : "";
+  };
+  const draw = (shown, now) => {
+    filter.update(shown);
+    list.update(shown.jobs, now);
+    const elsewhere = picked.update(shown.jobs);
     const count = picked.ids.size;
-    text(chosen, count ? `${number(count)} selected${elsewhere ? `, ${number(elsewhere)} not on this page` : ""}` : view.read_only ? "This page is read-only." : "Select jobs to act on them.");
-    drop.hidden = !count;
-    const here = view.jobs.filter((job) => picked.ids.has(job.id));
-    for (const button of actions) {
-      const verb = button.dataset.testid.slice("action-".length);
-      button.disabled = view.read_only || !count || (!elsewhere && !here.some((job) => job.can.includes(verb)));
-    }
-    back.disabled = view.page === 1;
-    on.disabled = !view.more;
-    text(where, `page ${view.page}${view.held ? ", held while jobs are selected" : ""}`);
-    consumers.update(view.consumers, now);
+    const words = count ? `${number(count)} selected${elsewhere ? `, ${number(elsewhere)} not on this page` : ""}` : shown.read_only ? READ_ONLY : "Select jobs to act on them.";
+    text(chosen, picked.matching ? "All that match, counted when you act" : words);
+    drop.hidden = !count && !picked.matching;
+    everything.hidden = picked.matching || !picked.whole() || (!shown.more && shown.page === 1);
+    const here = shown.jobs.filter((job) => picked.ids.has(job.id));
+    for (const { verb, button } of actions) disable(button, reason(verb, here, elsewhere));
+    disable(add, shown.read_only && READ_ONLY);
+    back.disabled = shown.page === 1;
+    on.disabled = !shown.more;
+    text(where, `page ${shown.page}${shown.held ? ", held while jobs are selected" : ""}`);
+    newer.hidden = !shown.newer;
+    text(newer, `${shown.newer >= 100 ? "100 or more" : number(shown.newer)} newer ${shown.newer === 1 ? "job" : "jobs"}: show`);
+    cards.forEach((card) => { card.hidden = !shown.whole; });
+    queues.update(shown.queues, now);
+    consumers.update(shown.consumers, now);
+    tasks.replaceChildren(...shown.task_names.map((value) => el("option", { value })));
+    for (const row of list.body.children) attribute(row, "data-open", Number(row.dataset.id) === side.job());
+    side.update(shown.detail, now, shown.read_only);
   };
   const stop = frame.draw(draw);
-  redraw = () => draw(model.get("view"), model.get("now"));
-  filter.start();
-  return () => { stop(); model.off("msg:custom", onMessage); };
+  const redraw = () => draw(view(), model.get("now"));
+
+  const current = () => document.activeElement?.closest?.("tr[data-id]");
+  const move = (by) => {
+    const all = [...list.body.children];
+    const at = all.indexOf(current());
+    all[Math.max(0, Math.min(all.length - 1, at < 0 ? 0 : at + by))]?.querySelector(".pq-open")?.focus();
+  };
+  const unkey = keys(node, {
+    "/": () => filter.search.focus(), j: () => move(1), k: () => move(-1), "?": guide.show,
+    x: (event) => { const row = current(); if (row) picked.toggle(Number(row.dataset.id), !picked.ids.has(Number(row.dataset.id)), event.shiftKey); },
+    r: () => { if (view().read_only) return; if (picked.ids.size || picked.matching) propose("resubmit"); else if (current()) propose("resubmit", [Number(current().dataset.id)]); },
+    "[": () => !back.disabled && back.click(), "]": () => !on.disabled && on.click(),
+    Escape: (event, typing) => { if (typing) typing.blur(); else if (side.job() !== null) side.open(null); else none(); },
+  });
+  filter.start(view().filter);
+  restore(picked, side, hold);
+  redraw();
+  return () => { stop(); unkey(); model.off("msg:custom", onMessage); };
+}
+
+const DONE = { resubmit: "resubmitted", assign: "assigned", mark_failed: "marked failed", cancel: "cancelled", delete: "deleted" };
+
+// What a page that loads itself again after a crash had: its selection and its place.
+function restore(picked, side, hold) {
+  if (!IN_VOILA) return;
+  const kept = JSON.parse(sessionStorage.getItem("pq-kept") ?? "null");
+  sessionStorage.removeItem("pq-kept");
+  if (kept && kept.address === window.location.pathname + window.location.search) {
+    kept.ids.forEach((id) => picked.ids.add(id));
+    hold(picked.ids.size > 0);
+  }
+  const job = Number(new URLSearchParams(window.location.search).get("job"));
+  if (job) side.open(job);
+  window.addEventListener("pagehide", () => {
+    const address = window.location.pathname + window.location.search;
+    sessionStorage.setItem("pq-kept", JSON.stringify({ address, ids: [...picked.ids] }));
+  });
 }
 
 export default { render };

@@ -69,6 +69,30 @@ function duration(seconds) {
 
 const clock = (seconds) => (seconds ? new Date(seconds * 1000).toLocaleString() : "");
 
+// How long something took: shorter than a second matters here.
+function lasting(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 0.9995) return `${Math.max(1, Math.round(seconds * 1000))} ms`;
+  return seconds < 60 ? `${seconds.toFixed(seconds < 10 ? 1 : 0)} s` : duration(seconds);
+}
+
+function bytes(size) {
+  if (size === null || size === undefined) return "–";
+  if (size < 1e6) return `${Math.ceil(size / 1e3)} kB`;
+  return size < 1e9 ? `${(size / 1e6).toFixed(1)} MB` : `${(size / 1e9).toFixed(2)} GB`;
+}
+
+// A number that leads to the admin page with that filter; elsewhere than in Voilà there is no such page.
+const adminAddress = (filter) => {
+  const query = new URLSearchParams(Object.entries(filter).filter(([, value]) => value));
+  return `admin.ipynb${query.size ? `?${query}` : ""}`;
+};
+const leading = (filter, attributes, ...children) =>
+  IN_VOILA ? el("a", { href: adminAddress(filter), ...attributes }, ...children) : el("span", attributes, ...children);
+function lead(node, filter) {
+  if (IN_VOILA) attribute(node, "href", adminAddress(filter));
+}
+
 function badge() {
   return el("span", { class: "pq-badge" }, el("span", { class: "pq-glyph", "aria-hidden": "true" }), el("span"));
 }
@@ -79,162 +103,70 @@ function setBadge(node, status, label = status) {
   text(node.lastChild, label);
 }
 
-// A table whose columns are {name, class, make(cell), show(cell, item, now)}.
-function table(caption, testid, columns, empty) {
-  const body = el("tbody");
-  const head = el("tr", {}, ...columns.map((c) => el("th", { scope: "col", class: c.class }, c.head ?? c.name)));
-  const none = el("p", { class: "pq-empty" }, empty);
-  const grid = el("table", { "data-testid": testid }, el("caption", {}, caption), el("thead", {}, head), body);
-  const root = el("div", { class: "pq-scroll" }, grid, none);
-  const create = () => {
-    const row = el("tr");
-    for (const column of columns) {
-      const cell = el("td", { class: column.class });
-      column.make?.(cell, row);
-      row.append(cell);
-    }
-    return row;
-  };
-  const update = (items, now) => {
-    keyed(body, items, (item) => item.id ?? item.name, create, (row, item) => {
-      columns.forEach((column, index) => column.show(row.children[index], item, now, row));
-    });
-    none.hidden = items.length > 0;
-  };
-  return { root, body, update };
-}
-
-const long = (read) => (cell, item) => {
-  text(cell.firstChild, read(item));
-  attribute(cell, "title", read(item) || null);
-};
-const clamp = (cell) => cell.append(el("span", { class: "pq-clamp" }));
-const short = (cell) => cell.append(el("span", { class: "pq-name" }));
-const plain = (read) => (cell, item, now) => text(cell, read(item, now));
-
-function age(job, now) {
-  if (job.status === "scheduled") return job.due > now ? `due in ${duration(job.due - now)}` : "due now";
-  if (job.status === "processing") return `for ${duration(now - (job.started ?? job.created))}`;
-  if (job.finished) return `${duration(now - job.finished)} ago`;
-  return `waits ${duration(now - job.created)}`;
-}
-
-const JOB = {
-  id: { name: "Job", class: "pq-number", show: plain((job) => job.id) },
-  status: { name: "Status", make: (cell) => cell.append(badge()), show: (cell, job) => setBadge(cell.firstChild, job.status) },
-  task: { name: "Task", class: "pq-strong", make: short, show: long((job) => job.task) },
-  queue: { name: "Queue", make: short, show: long((job) => job.queue) },
-  parameters: { name: "Parameters", class: "pq-code", make: clamp, show: long((job) => job.parameters) },
-  consumer: {
-    name: "Consumer", make: short,
-    show: long((job) => (job.assigned ? `→ ${job.assigned}` : job.consumer ?? "")),
-  },
-  attempt: { name: "Attempt", class: "pq-number", show: plain((job) => `${job.attempt} of ${job.attempts}`) },
-  age: {
-    name: "When",
-    show(cell, job, now) {
-      text(cell, age(job, now));
-      attribute(cell, "title", `created ${clock(job.created)}`);
-    },
-  },
-  note: {
-    name: "Note",
-    class: "pq-note",
-    make(cell) {
-      const bar = el("progress", { max: 1, "aria-label": "progress" });
-      cell.append(bar, el("span", { class: "pq-clamp" }));
-    },
-    show(cell, job) {
-      const [bar, words] = cell.children;
-      bar.hidden = job.status !== "processing" || job.progress === null;
-      bar.value = job.progress ?? 0;
-      text(words, job.note);
-      attribute(cell, "title", job.note || null);
-      attribute(cell, "data-bad", job.status === "failed");
-    },
-  },
-};
-
-const LIVES = { live: ["completed", "live"], stopping: ["scheduled", "stopping"], dead: ["failed", "dead"] };
-
-function consumersTable() {
-  return table("Consumers", "consumers", [
-    { name: "Consumer", class: "pq-strong", make: short, show: long((c) => c.name) },
-    { name: "State", make: (cell) => cell.append(badge()), show: (cell, c) => setBadge(cell.firstChild, ...LIVES[c.state]) },
-    { name: "Doing", make: clamp, show: long((c) => c.doing) },
-    { name: "Queues", make: clamp, show: long((c) => c.queues) },
-    { name: "Where", make: clamp, show: long((c) => c.where) },
-    { name: "Runs for", show: plain((c, now) => duration(now - c.started)) },
-    { name: "Heard", show: plain((c, now) => `${duration(now - c.heartbeat)} ago`) },
-  ], "No consumer is running. Start one with: pq consume");
-}
-
-function chart() {
-  const W = 720, H = 150, LEFT = 44, BOTTOM = 20, TOP = 8;
-  const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", class: "pq-chart", "data-testid": "throughput" });
-  const name = svg("title");
-  const hatch = svg("pattern", { id: `pq-hatch-${Math.random().toString(36).slice(2)}`, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" });
-  hatch.append(svg("rect", { width: 5, height: 5, class: "pq-hatch-ground" }), svg("rect", { width: 2, height: 5, class: "pq-hatch-line" }));
-  const grid = svg("g", { class: "pq-axis" });
-  const bars = svg("g");
-  picture.append(name, hatch, grid, bars);
-  const lines = [0, 0.5, 1].map((share) => {
-    const y = TOP + (H - BOTTOM - TOP) * (1 - share);
-    const label = svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" });
-    grid.append(svg("line", { x1: LEFT, x2: W, y1: y, y2: y }), label);
-    return { share, label };
-  });
-  [["60 min ago", LEFT, "start"], ["30", (LEFT + W) / 2, "middle"], ["now", W, "end"]].forEach(([words, x, anchor]) => {
-    const label = svg("text", { x, y: H - 5, "text-anchor": anchor });
-    label.textContent = words;
-    grid.append(label);
-  });
-  const update = (points) => {
-    const most = points.reduce((top, [, done, failed]) => Math.max(top, done + failed), 0);
-    const full = round(most);
-    const step = (W - LEFT) / Math.max(points.length, 1);
-    const scale = (H - BOTTOM - TOP) / full;
-    for (const { share, label } of lines) text(label, number(full * share));
-    while (bars.children.length < points.length) {
-      const group = svg("g");
-      group.append(svg("rect", { class: "pq-done" }), svg("rect", { fill: `url(#${hatch.id})` }), svg("title"));
-      bars.append(group);
-    }
-    points.forEach(([minute, done, failed], index) => {
-      const [good, bad, hint] = bars.children[index].children;
-      const place = { x: LEFT + index * step + 1, width: Math.max(step - 2, 1) };
-      for (const [rect, from, height] of [[good, 0, done], [bad, done, failed]]) {
-        const values = { ...place, y: H - BOTTOM - (from + height) * scale, height: height * scale };
-        for (const [key, value] of Object.entries(values)) attribute(rect, key, value.toFixed(1));
-      }
-      text(hint, `${new Date(minute * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })}: ${done} completed, ${failed} failed`);
-    });
-    const [done, failed] = points.reduce((sum, point) => [sum[0] + point[1], sum[1] + point[2]], [0, 0]);
-    text(name, `Jobs finished per minute in the last hour: ${number(done)} completed, ${number(failed)} failed`);
-  };
-  return { root: picture, update };
-}
-
-// The top of the axis: 2, 4, 10, 20, 40, 100 …, so that its half is a whole number too.
-function round(most) {
-  for (let unit = 1; ; unit *= 10) for (const step of [2, 4, 10]) if (most <= step * unit) return step * unit;
-}
-
-function figure(label, testid) {
-  const value = el("strong", { "data-testid": testid });
-  const root = el("div", { class: "pq-figure" }, el("span", {}, label), value);
-  return { root, set: (words) => text(value, words) };
-}
-
-function toasts() {
+// Messages that come and go. One with an `undo` offers it as long as Python accepts it.
+function toasts(model) {
   const root = el("div", { class: "pq-toasts", role: "status", "aria-live": "polite", "data-testid": "toasts" });
-  const show = (words, bad) => {
-    const toast = el("div", { class: "pq-toast", "data-bad": bad }, el("span", {}, words));
-    toast.append(el("button", { type: "button", "aria-label": "Dismiss", onclick: () => toast.remove() }, "×"));
+  const show = (words, bad, undo) => {
+    const toast = el("div", { class: "pq-toast", "data-bad": String(Boolean(bad)) }, el("span", {}, words));
+    const away = () => toast.remove();
+    if (undo) {
+      const back = () => { away(); model.send({ verb: "undo", nonce: undo }); };
+      toast.append(el("button", { type: "button", class: "pq-undo", "data-testid": "undo", onclick: back }, "Undo"));
+    }
+    toast.append(el("button", { type: "button", "aria-label": "Dismiss", onclick: away }, "×"));
     root.append(toast);
-    if (!bad) setTimeout(() => toast.remove(), 8000); // an error stays until it was seen
+    while (root.children.length > 4) root.firstChild.remove();
+    if (undo || !bad) setTimeout(away, undo ? 29000 : 8000); // an error stays until it was seen
   };
   return { root, show };
+}
+
+function themeButton() {
+  const root = document.documentElement;
+  const button = el("button", { type: "button", class: "pq-quiet", "data-testid": "theme", hidden: !IN_VOILA });
+  const show = () => {
+    const dark = root.dataset.pqTheme === "dark";
+    text(button, dark ? "☀ Light" : "☾ Dark");
+    attribute(button, "aria-label", dark ? "Use light colours" : "Use dark colours");
+  };
+  button.onclick = () => {
+    root.dataset.pqTheme = root.dataset.pqTheme === "dark" ? "light" : "dark";
+    localStorage.setItem("pq-theme", root.dataset.pqTheme);
+    show();
+  };
+  show();
+  return button;
+}
+
+// Whether the kernel answers; where it does not, why, and the way back. Only a served page can find out.
+function lifeline(say, isBusy) {
+  const kernel = () => document.body.dataset.kernelId
+    ?? JSON.parse(document.getElementById("jupyter-config-data")?.textContent ?? "{}").kernelId;
+  const base = (document.body.dataset.baseUrl ?? "/").replace(/voila\/$/, "");
+  let asking = false;
+  const reload = (words) => {
+    const last = Number(sessionStorage.getItem("pq-reloaded") ?? 0);
+    if (isBusy()) return say(`${words} Close the dialog, and the page loads again.`);
+    if (Date.now() - last < 15000) return say(`${words} It is loaded again in a moment.`);
+    sessionStorage.setItem("pq-reloaded", String(Date.now()));
+    window.location.reload();
+  };
+  const look = async (silent) => {
+    if (!IN_VOILA) return say("The page is cut off from its kernel: what it shows is old. Run the cell again.");
+    if (asking) return;
+    asking = true;
+    try {
+      const answer = await window.fetch(`${base}api/kernels/${kernel()}`, { cache: "no-store", redirect: "manual" });
+      if (answer.status === 200 && silent < 20000) say("The kernel is busy: what is shown is old.");
+      else if (answer.status === 403) say("The server has forgotten this browser: what is shown is old. Open the page with its token again.");
+      else reload("The page is cut off from its kernel: what it shows is old.");
+    } catch {
+      say("The server is gone: what is shown is old. The page comes back with the server.");
+    } finally {
+      asking = false;
+    }
+  };
+  return { look };
 }
 
 // The frame of a page: heading with the live mark, banner, toasts, the beat that keeps the kernel reading.
@@ -244,48 +176,71 @@ function page(model, node, other) {
   const where = el("span", { class: "pq-address", "data-testid": "address" });
   const link = IN_VOILA ? [el("a", { href: `${other}.ipynb` }, other === "ops" ? "Ops page" : "Admin page")] : [];
   const banner = el("div", { class: "pq-banner", role: "alert", "data-testid": "banner", hidden: true });
-  const messages = toasts();
-  const root = el("div", { class: "pq" }, el("div", { class: "pq-top" }, where, ...link, mark), banner);
-  node.append(root, messages.root);
-  let heard = Date.now();
-  const beat = () => model.send({ verb: "beat", looking: document.visibilityState !== "hidden" });
-  const watch = () => {
-    const lost = document.visibilityState !== "hidden" && Date.now() - heard > SILENT_AFTER;
+  const messages = toasts(model);
+  const tools = el("span", { class: "pq-tools" });
+  const top = el("div", { class: "pq-top" }, where, ...link, tools, themeButton(), mark);
+  const root = el("div", { class: "pq", "data-page": other }, top, banner, messages.root);
+  node.append(root);
+  let [heard, read, lost, why] = [Date.now(), Date.now(), false, ""];
+  const isBusy = () => Boolean(root.querySelector("dialog[open]"));
+  const line = lifeline((words) => { if (lost) { why = words; show(); } }, isBusy);
+  let leaving = false; // the kernel ends with the page: what is sent after that fails
+  const onLeave = () => { leaving = true; setTimeout(() => { leaving = false; }, 2000); };
+  const beat = () => leaving || model.send({ verb: "beat", looking: document.visibilityState !== "hidden" });
+  const show = () => {
+    const problem = model.get("problem");
+    const old = problem && `${problem}. What is shown is from ${new Date(read).toLocaleTimeString()}.`;
     setBadge(mark, lost ? "failed" : "completed", lost ? "disconnected" : "live");
-    const problem = lost ? "The page is cut off from its kernel: what it shows is old. Reload it." : model.get("problem");
-    banner.hidden = !problem;
-    text(banner, problem);
+    banner.hidden = !(lost ? why : problem);
+    text(banner, lost ? why : old);
   };
-  const onNow = () => { heard = Date.now(); watch(); };
-  const onMessage = (message) => { if (message.kind === "toast") messages.show(message.text, message.bad); };
+  const watch = () => {
+    const silent = Date.now() - heard;
+    lost = document.visibilityState !== "hidden" && silent > SILENT_AFTER;
+    if (lost) {
+      why = why || "The page is cut off from its kernel: what it shows is old.";
+      line.look(silent);
+    } else why = "";
+    show();
+  };
+  const onNow = () => {
+    heard = Date.now();
+    if (!model.get("problem")) read = heard;
+    if (lost) watch();
+  };
+  const onMessage = (message) => {
+    heard = Date.now();
+    if (message.kind === "toast") messages.show(message.text, message.bad, message.undo);
+  };
   const onVisible = () => { heard = Date.now(); beat(); };
-  model.on("change:now", onNow);
-  model.on("change:problem", watch);
-  model.on("msg:custom", onMessage);
+  const bound = [["change:now", onNow], ["change:problem", show], ["msg:custom", onMessage]];
+  bound.forEach(([name, handler]) => model.on(name, handler));
   document.addEventListener("visibilitychange", onVisible);
+  window.addEventListener("beforeunload", onLeave);
   const timers = [setInterval(beat, 5000), setInterval(watch, 1000)];
   beat();
   const draw = (update) => {
     const redraw = () => {
       const view = model.get("view");
-      if (!view.counts) return;
+      if (!view.counts || isBusy()) return; // behind a dialog the page rests
       text(where, view.address);
       update(view, model.get("now"));
       node.dataset.ready = "1";
+      document.getElementById("pq-first")?.remove();
     };
     model.on("change:view", redraw);
     model.on("change:now", redraw);
+    root.addEventListener("close", redraw, true); // a dialog was closed: on with it
     redraw();
     return () => {
       timers.forEach(clearInterval);
       document.removeEventListener("visibilitychange", onVisible);
+      window.removeEventListener("beforeunload", onLeave);
+      bound.forEach(([name, handler]) => model.off(name, handler));
       model.off("change:view", redraw);
       model.off("change:now", redraw);
-      model.off("change:now", onNow);
-      model.off("change:problem", watch);
-      model.off("msg:custom", onMessage);
     };
   };
-  watch();
-  return { root, draw, toast: messages.show };
+  show();
+  return { root, tools, draw, isBusy, toast: messages.show };
 }

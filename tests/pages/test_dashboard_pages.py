@@ -1,40 +1,15 @@
 """Both pages as a person meets them: a real server, real kernels, a real browser, one real queue."""
 
-import pytest
 from browsing import (
-    TOKEN,
     ask,
-    browsing,
     confirm,
     expect_rows,
     expect_text,
-    kernel_of,
     select,
-    serving,
     visit,
 )
 
 import pq
-
-HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("dashboards")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser(server):
-    with browsing(server) as one:
-        yield one
-
-
-@pytest.fixture
-def queue(server):
-    server.queue.delete_all()
-    return server.queue
 
 
 def failed_job(queue, line="default"):
@@ -160,41 +135,3 @@ def test_each_action_is_asked_before_it_is_done(browser, server, queue):
     verbs = [action.verb for action in reversed(queue.actions()) if action.id > before]
     assert verbs == ["resubmit", "mark_failed", "assign", "cancel", "delete", "delete", "delete"]
     assert all(action.who.endswith("on the admin page") for action in queue.actions() if action.id > before)
-
-
-def test_hostile_text_is_shown_and_never_run(browser, server, queue):
-    name = HOSTILE[:36]
-    queue.enqueue(HOSTILE, {HOSTILE: HOSTILE}, queue=HOSTILE, max_attempts=1)
-    consumer = queue.register_consumer(HOSTILE, (HOSTILE,))
-    queue.beat_consumer(consumer, HOSTILE)
-    queue.fail(queue.dequeue(HOSTILE, (HOSTILE,)), HOSTILE)
-    queue.enqueue(HOSTILE, queue=HOSTILE)
-    queue.heartbeat(queue.dequeue(HOSTILE, (HOSTILE,)), message=HOSTILE)
-    queue.pause(HOSTILE, HOSTILE)
-    try:
-        with visit(browser, server, "ops.ipynb") as page:
-            for table in ("consumers", "queues", "running", "failures"):
-                expect_text(page, table, name)
-            assert page.locator("[data-testid] img").count() == 0
-        with visit(browser, server, "admin.ipynb?search=%3Cscript%3E") as page:
-            expect_text(page, "jobs", name)
-            page.get_by_test_id("filter-task").select_option(HOSTILE)
-            page.get_by_role("checkbox", name="Select all jobs on this page").check()
-            dialog = ask(page, "assign")
-            dialog.get_by_label("Consumer").fill(HOSTILE)
-            confirm(dialog)
-            expect_text(page, "toasts", "1 job assigned")
-            assert page.locator("[data-testid] img").count() == 0
-    finally:
-        queue.resume(HOSTILE)
-        queue.unregister_consumer(consumer)
-
-
-def test_a_page_that_lost_its_kernel_says_so(browser, server, queue):
-    with visit(browser, server, "ops.ipynb") as page:
-        kernel = kernel_of(page)
-        assert server.ask(f"/api/kernels/{kernel}", token=TOKEN)[0] == 200
-        assert server.ask(f"/api/kernels/{kernel}")[0] == 403
-        server.ask(f"/api/kernels/{kernel}", method="DELETE", token=TOKEN)
-        expect_text(page, "banner", "cut off from its kernel")
-        expect_text(page, "live", "disconnected")

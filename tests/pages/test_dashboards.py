@@ -7,29 +7,11 @@ import socket
 
 import psutil
 import pytest
-from browsing import TOKEN, browsing, expect_text, kernel_of, serving, start, stop, visit
+from browsing import TOKEN, expect_text, kernel_of, start, stop, visit
 
 from pq import dashboards
 from pq.errors import InvalidJobError, StorageError
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("dashboards")) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def browser(server):
-    with browsing(server) as one:
-        yield one
-
-
-@pytest.fixture
-def queue(server):
-    server.queue.delete_all()
-    return server.queue
-
+from pq.system import programs, supervise
 
 # -- who may come in ----------------------------------------------------------------------------------
 
@@ -188,3 +170,27 @@ def test_a_stopped_server_leaves_nothing_behind(tmp_path):
     assert process.returncode == 0
     assert list(scratch.iterdir()) == []
     assert list((tmp_path / "home").rglob("*")) == []
+
+
+@pytest.mark.parametrize("text", ["", "/", "//"])
+def test_without_a_base_url_the_pages_are_at_the_root(text):
+    assert dashboards.base_url(text) == "/"
+
+
+@pytest.mark.parametrize("text", ["pq", "/pq", "pq/", "/pq/"])
+def test_a_base_url_is_written_with_or_without_its_slashes(text):
+    assert dashboards.base_url(text) == "/pq/"
+
+
+@pytest.mark.parametrize("text", ["/a b/", "/pq/../x", "http://x", "/(.*)/", "/ä/", "/%2e/"])
+def test_a_base_url_that_is_no_plain_path_is_refused(text):
+    with pytest.raises(InvalidJobError, match="a base URL is a path"):
+        dashboards.base_url(text)
+
+
+def test_the_system_hands_read_only_on_to_the_pages(tmp_path):
+    place = programs.Place("queue.db", tmp_path, tmp_path / "lock", "0" * 32)
+    for read_only in (False, True):
+        program = programs.dashboards_program(place, 1, tmp_path / "token", read_only=read_only)
+        assert ("--read-only" in program.command) is read_only
+    assert supervise.parser().parse_args(["--read-only"]).read_only

@@ -1,0 +1,1 @@
+"""Tests of the pages, which share a server and a browser."""
