@@ -1,5 +1,6 @@
 """Notebooks written for the tests, and what became of their runs."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,17 @@ from typing import Any
 import pq
 from pq.interface import PersistentQInterface
 from pq.job import Job
+
+
+def plain_papermill(*arguments: Any, **options: Any) -> Any:
+    """papermill's own loop. Once in some thousand cells it misses its kernel's answer and would wait for ever."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError
+
+    for _ in range(2):
+        with contextlib.suppress(CellTimeoutError):
+            return papermill.execute_notebook(*arguments, progress_bar=False, execution_timeout=60, **options)
+    return papermill.execute_notebook(*arguments, progress_bar=False, execution_timeout=60, **options)
 
 
 def write_notebook(path: Path, *cells: str, parameters: str | None = "", kernel: str = "python3") -> Path:

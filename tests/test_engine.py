@@ -14,6 +14,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from processes import wait_for
 
+from notebooks import plain_papermill
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm kernels need Linux")
 
 NOTEBOOKS = {
@@ -78,14 +80,8 @@ def _run(path, engine):
     output = path.with_suffix(f".{engine}.ipynb")
     outcome = None
     try:
-        papermill.execute_notebook(
-            path,
-            output,
-            {"year": 2026} if path.stem == "parameters" else None,
-            engine_name=engine,
-            progress_bar=False,
-            cwd=path.parent,
-        )
+        parameters = {"year": 2026} if path.stem == "parameters" else None
+        plain_papermill(path, output, parameters, engine_name=engine, cwd=path.parent)
     except papermill.PapermillExecutionError as error:
         outcome = (error.ename, error.evalue, error.exec_count)
     return outcome, _told(json.loads(output.read_text()))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pq
-from notebooks import consume, write_notebook
+from notebooks import consume, plain_papermill, write_notebook
 from pq.notebook.inspecting import read_notebook
 from pq.notebook.job import _prepared
 from pq.notebook.masking import Masking
@@ -137,7 +137,7 @@ def test_a_run_says_what_plain_papermill_says(tmp_path, monkeypatch, name, cold)
     monkeypatch.chdir(tmp_path)
     theirs_failed = False
     try:
-        papermill.execute_notebook(path, tmp_path / "out.ipynb", {"x": 2}, progress_bar=False)
+        plain_papermill(path, tmp_path / "out.ipynb", {"x": 2})
     except papermill.PapermillExecutionError:
         theirs_failed = True
     theirs = _read(tmp_path / "out.ipynb")
