@@ -11,7 +11,7 @@ from pq.job import Job
 
 
 def plain_papermill(*arguments: Any, **options: Any) -> Any:
-    """papermill's own loop. Once in some thousand cells it misses its kernel's answer and would wait for ever."""
+    """papermill's own loop, which once in some thousand cells misses an answer and would wait for ever."""
     import papermill
     from nbclient.exceptions import CellTimeoutError
 
