@@ -16,7 +16,11 @@ from processes import wait_for
 
 from notebooks import plain_papermill
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm kernels need Linux")
+# papermill's own loop now and then misses its kernel's answer, and then waits for a minute or for ever.
+pytestmark = [
+    pytest.mark.deep,
+    pytest.mark.skipif(sys.platform != "linux", reason="warm kernels need Linux"),
+]
 
 NOTEBOOKS = {
     "text": ["print('out'); import sys; print('err', file=sys.stderr)", "1 + 1", "'a' * 3; 'b'", "_ * 2"],

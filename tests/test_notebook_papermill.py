@@ -15,6 +15,9 @@ from pq.notebook.inspecting import read_notebook
 from pq.notebook.job import _prepared
 from pq.notebook.masking import Masking
 
+# papermill's own loop now and then misses its kernel's answer, and then waits for a minute or for ever.
+pytestmark = pytest.mark.deep
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
