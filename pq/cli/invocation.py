@@ -32,6 +32,12 @@ OfGroup = Annotated[str | None, typer.Option("--group", help="Only this group.")
 Search = Annotated[
     str | None, typer.Option("--search", help="Only with this text in parameters, error, task or key.")
 ]
+ToQueue = Annotated[str, typer.Option("--queue", help="The queue.")]
+Priority = Annotated[int, typer.Option("--priority", help="Higher runs first.")]
+Delay = Annotated[str | None, typer.Option("--delay", help="Due after 30s, 5m, 2h.", metavar="TIME")]
+MaxAttempts = Annotated[int | None, typer.Option("--max-attempts", help="Attempts before it is failed.")]
+Timeout = Annotated[str | None, typer.Option("--timeout", help="Time limit of one attempt.", metavar="TIME")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")]
 Pause = Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two pictures.")]
 
 PAGE = 1_000

@@ -35,17 +35,11 @@ def run(
     file: Annotated[
         Path | None, typer.Option("-f", "--file", help="A YAML file of parameters; -p wins.", metavar="FILE")
     ] = None,
-    queue: Annotated[str, typer.Option("--queue", help="The queue.")] = "default",
-    priority: Annotated[int, typer.Option("--priority", help="Higher runs first.")] = 0,
-    delay: Annotated[
-        str | None, typer.Option("--delay", help="Due after 30s, 5m, 2h.", metavar="TIME")
-    ] = None,
-    max_attempts: Annotated[
-        int | None, typer.Option("--max-attempts", help="Attempts before it is failed.")
-    ] = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", help="Time limit of one attempt.", metavar="TIME")
-    ] = None,
+    queue: invocation.ToQueue = "default",
+    priority: invocation.Priority = 0,
+    delay: invocation.Delay = None,
+    max_attempts: invocation.MaxAttempts = None,
+    timeout: invocation.Timeout = None,
     cell_timeout: Annotated[
         str | None, typer.Option("--cell-timeout", help="Time limit of one cell.", metavar="TIME")
     ] = None,
@@ -55,7 +49,7 @@ def run(
     kernel: Annotated[
         str | None, typer.Option("--kernel", help="Another kernel than the notebook's.")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
+    tag: invocation.Tags = None,
     *,
     cold: Annotated[bool, typer.Option("--cold", help="Start the kernel anew, not from a warm one.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; exit code 1 if it fails.")] = False,

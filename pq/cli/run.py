@@ -62,24 +62,18 @@ def enqueue(
             metavar="NAME VALUE",
         ),
     ] = None,
-    queue: Annotated[str, typer.Option("--queue", help="The queue.")] = "default",
-    priority: Annotated[int, typer.Option("--priority", help="Higher runs first.")] = 0,
-    delay: Annotated[
-        str | None, typer.Option("--delay", help="Due after 30s, 5m, 2h.", metavar="TIME")
-    ] = None,
+    queue: invocation.ToQueue = "default",
+    priority: invocation.Priority = 0,
+    delay: invocation.Delay = None,
     due_at: Annotated[
         str | None, typer.Option("--due-at", help="Due at 2030-01-31T18:00, local time.", metavar="TIME")
     ] = None,
-    max_attempts: Annotated[
-        int | None, typer.Option("--max-attempts", help="Attempts before it is failed.")
-    ] = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", help="Time limit of one attempt.", metavar="TIME")
-    ] = None,
+    max_attempts: invocation.MaxAttempts = None,
+    timeout: invocation.Timeout = None,
     key: Annotated[
         str | None, typer.Option("--key", help="At most one unfinished job has this unique key.")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
+    tag: invocation.Tags = None,
     group: Annotated[str | None, typer.Option("--group", help="The group, such as a sweep.")] = None,
     *,
     as_json: AsJson = False,
