@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from postgresql import Databases, Server
 
 import pq
 from pq.interface import PersistentQInterface
@@ -56,6 +57,28 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         self.wall += seconds
         self.mono += seconds
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases() -> Iterator[Databases]:
+    """One server for all tests: PQ_TEST_URL, or one from the wheel, also as root."""
+    if url := os.environ.get("PQ_TEST_URL"):
+        yield Databases(url)
+        return
+    server = Server()
+    server.start()
+    try:
+        yield Databases(server.url())
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def postgresql_url(postgresql_databases: Databases) -> Iterator[str]:
+    """An empty database of this test's own."""
+    url = postgresql_databases.make()
+    yield url
+    postgresql_databases.drop(url)
 
 
 BACKENDS = ("sqlite",)
