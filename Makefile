@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 # Without compiled bytecode each start of a kernel would compile all its imports again.
 PIP := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test lint types check screenshots clean help
+.PHONY: run test lint types check soak screenshots clean help
 
 help:
 	@echo 'make run  [ARGS="--jobs 20 --interval 0.2 --no-dashboards"]   start the whole system'
 	@echo 'make test [ARGS="-k stamp"]                                   run the tests'
 	@echo 'make lint, make types, make check (both and the tests), make clean'
+	@echo 'make soak [ARGS="--seconds 600"]                                an hour of everything: does anything grow?'
 	@echo 'make screenshots                                              take the pictures of both pages in docs/'
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that .venv is made with'
 
@@ -31,6 +32,9 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 check: lint types test
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 screenshots: $(VENV)/installed-test
 	$(BIN)/python docs/pictures.py

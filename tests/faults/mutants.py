@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from pq.clock import SystemClock
 from pq.sqlite.session import Session
 
 
@@ -37,7 +38,12 @@ def _sync_at_most(level: str) -> Callable[[], None]:
     return take_out
 
 
+def _leases_by_the_wall_clock() -> None:
+    SystemClock.monotonic = SystemClock.now
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
+    "leases_by_the_wall_clock": _leases_by_the_wall_clock,
     "sync_off": _sync_at_most("off"),
     "sync_normal": _sync_at_most("normal"),
 }
