@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from pq.clock import SystemClock
 from pq.sqlite.session import Session
 
 
@@ -55,7 +56,12 @@ def _answer_undone_commits() -> None:
     Session._set_up = set_up
 
 
+def _leases_by_the_wall_clock() -> None:
+    SystemClock.monotonic = SystemClock.now
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
+    "leases_by_the_wall_clock": _leases_by_the_wall_clock,
     "sync_off": _sync_at_most("off"),
     "sync_normal": _sync_at_most("normal"),
     "undone_commits": _answer_undone_commits,
