@@ -248,7 +248,7 @@ def test_no_text_reaches_a_terminal_as_a_control(text):
 NAMES = st.text(min_size=1, max_size=50).filter(str.isprintable)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     names=st.lists(NAMES, min_size=5, max_size=5), value=st.text(max_size=100), reason=st.text(max_size=100)
 )

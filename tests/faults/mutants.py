@@ -4,9 +4,11 @@ The processes of a harness apply the one that PQ_MUTANT names; pq does not know 
 """
 
 import os
+import random
 from collections.abc import Callable
 from typing import Any
 
+from pq.clock import SystemClock
 from pq.sqlite.session import Session
 
 
@@ -37,8 +39,31 @@ def _sync_at_most(level: str) -> Callable[[], None]:
     return take_out
 
 
+def _answer_undone_commits() -> None:
+    """One commit of a hundred is rolled back, and its caller is told that it was stored."""
+    plain_set_up = Session._set_up
+
+    def set_up(session: Session) -> None:
+        plain_set_up(session)
+        plain = session.execute
+
+        def execute(statement: str, parameters: Any = ()) -> Any:
+            undo = statement == "commit" and random.random() < 0.01
+            return plain("rollback" if undo else statement, parameters)
+
+        session.execute = execute
+
+    Session._set_up = set_up
+
+
+def _leases_by_the_wall_clock() -> None:
+    SystemClock.monotonic = SystemClock.now
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
+    "leases_by_the_wall_clock": _leases_by_the_wall_clock,
     "sync_off": _sync_at_most("off"),
     "sync_normal": _sync_at_most("normal"),
+    "undone_commits": _answer_undone_commits,
 }
 """What is taken out, by name."""
