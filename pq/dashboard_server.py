@@ -126,11 +126,11 @@ class HealthHandler(PlainHandler):
 class SocketHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]  # Voilà is untyped
     """The kernel's websocket, guarded: a crafted frame makes jupyter_server reserve gigabytes."""
 
-    async def get(self, *arguments: str) -> None:
+    async def get(self, kernel_id: str) -> None:
         """Refuse another page's script before telling it whether there is such a kernel."""
         if not self.check_origin():
             raise HTTPError(403)
-        await super().get(*arguments)
+        await super().get(kernel_id)
 
     def on_message(self, message: str | bytes) -> None:
         """Pass a frame on only where its parts can be counted."""
