@@ -19,41 +19,35 @@ def apply() -> None:
         MUTANTS[name]()
 
 
+def intercept(around: Callable[[Callable[..., Any], str, Any], Any]) -> None:
+    """From now on each statement of this process goes through `around(execute, statement, parameters)`."""
+    plain_set_up = Session._set_up
+
+    def set_up(session: Session) -> None:
+        plain = session.execute
+        session.execute = lambda statement, parameters=(): around(plain, statement, parameters)
+        plain_set_up(session)
+
+    Session._set_up = set_up
+
+
 def _sync_at_most(level: str) -> Callable[[], None]:
-    def take_out() -> None:
-        plain_set_up = Session._set_up
+    def around(execute: Callable[..., Any], statement: str, parameters: Any) -> Any:
+        if statement.startswith("pragma synchronous = "):
+            statement = f"pragma synchronous = {level}"
+        return execute(statement, parameters)
 
-        def set_up(session: Session) -> None:
-            plain = session.execute
-
-            def execute(statement: str, parameters: Any = ()) -> Any:
-                if statement.startswith("pragma synchronous = "):
-                    statement = f"pragma synchronous = {level}"
-                return plain(statement, parameters)
-
-            session.execute = execute
-            plain_set_up(session)
-
-        Session._set_up = set_up
-
-    return take_out
+    return lambda: intercept(around)
 
 
 def _answer_undone_commits() -> None:
     """One commit of a hundred is rolled back, and its caller is told that it was stored."""
-    plain_set_up = Session._set_up
 
-    def set_up(session: Session) -> None:
-        plain_set_up(session)
-        plain = session.execute
+    def around(execute: Callable[..., Any], statement: str, parameters: Any) -> Any:
+        undo = statement == "commit" and random.random() < 0.01
+        return execute("rollback" if undo else statement, parameters)
 
-        def execute(statement: str, parameters: Any = ()) -> Any:
-            undo = statement == "commit" and random.random() < 0.01
-            return plain("rollback" if undo else statement, parameters)
-
-        session.execute = execute
-
-    Session._set_up = set_up
+    intercept(around)
 
 
 def _leases_by_the_wall_clock() -> None:

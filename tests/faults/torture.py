@@ -28,7 +28,6 @@ from typing import Any
 import pq
 from pq import NewJob
 from pq.records import Outcome
-from pq.sqlite.session import Session
 from tests.faults import mutants
 from tests.faults.checker import Kept, read, violations
 from tests.faults.simulation_mutants import MUTANTS as SIMULATION_MUTANTS
@@ -116,23 +115,16 @@ class Arena:
 
 def make_mortal(arena: Arena) -> None:
     """Every transaction of this process may end in a SIGKILL before it, in it, and after its commit."""
-    plain_set_up = Session._set_up
 
-    def set_up(session: Session) -> None:
-        plain_set_up(session)
-        plain = session.execute
+    def around(execute: Callable[..., Any], statement: str, parameters: Any) -> Any:
+        if statement not in ("begin immediate", "commit"):
+            return execute(statement, parameters)
+        arena.die_perhaps(f"before {statement}")
+        answer = execute(statement, parameters)
+        arena.die_perhaps(f"after {statement}")
+        return answer
 
-        def execute(statement: str, parameters: Any = ()) -> Any:
-            if statement not in ("begin immediate", "commit"):
-                return plain(statement, parameters)
-            arena.die_perhaps(f"before {statement}")
-            answer = plain(statement, parameters)
-            arena.die_perhaps(f"after {statement}")
-            return answer
-
-        session.execute = execute  # type: ignore[method-assign,assignment]  # that is the harness
-
-    Session._set_up = set_up  # type: ignore[method-assign]  # see above
+    mutants.intercept(around)
 
 
 def produce(arena: Arena) -> None:
