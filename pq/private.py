@@ -1,5 +1,6 @@
 """Files and folders for this user alone, whatever the umask says, and reads that follow no link."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -49,7 +50,12 @@ def read_below(path: Path, root: Path, most_bytes: int) -> bytes:
 
     Raises OSError where it cannot be read, UnsafePathError where it may not.
     """
-    number = os.open(unlinked(path, root), os.O_RDONLY | _NO_LINK | _NO_WAIT | getattr(os, "O_BINARY", 0))
+    try:
+        number = os.open(unlinked(path, root), os.O_RDONLY | _NO_LINK | _NO_WAIT | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UnsafePathError(f"cannot read {path}: it is a symbolic link") from None
+        raise
     with os.fdopen(number, "rb") as file:
         facts = os.fstat(number)
         if not stat.S_ISREG(facts.st_mode):

@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from fake_clock import FakeClock
 from postgresql import Databases, Server
 
 import pq
@@ -35,28 +35,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.skipped and os.environ.get("PQ_CI") and "deep" not in str(report.longrepr):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
-
-
-@dataclass
-class FakeClock:
-    """Time as an argument: tests move it and never sleep."""
-
-    wall: float = 1_800_000_000.0
-    mono: float = 1_000.0
-    boot_id: str = "first boot"
-
-    def now(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.mono
-
-    def boot(self) -> str:
-        return self.boot_id
-
-    def advance(self, seconds: float) -> None:
-        self.wall += seconds
-        self.mono += seconds
 
 
 @pytest.fixture(scope="session")
