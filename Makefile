@@ -8,12 +8,15 @@ BIN := $(VENV)/bin
 # Without compiled bytecode each start of a kernel would compile all its imports again.
 PIP := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test lint types check screenshots clean help
+.PHONY: run test lint types check audit faults soak screenshots clean help
 
 help:
 	@echo 'make run  [ARGS="--jobs 20 --interval 0.2 --no-dashboards"]   start the whole system'
 	@echo 'make test [ARGS="-k stamp"]                                   run the tests'
 	@echo 'make lint, make types, make check (both and the tests), make clean'
+	@echo 'make audit                                                    look for known flaws in the dependencies; needs the internet'
+	@echo 'make faults                                                   all fault tests, deep: half an hour'
+	@echo 'make soak [ARGS="--seconds 600"]                                an hour of everything: does anything grow?'
 	@echo 'make screenshots                                              take the pictures of both pages in docs/'
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that .venv is made with'
 
@@ -31,6 +34,18 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 check: lint types test
+
+# What known flaws the installed versions have. It asks a service on the internet, so it is no part of the tests.
+audit: $(VENV)/installed-test
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --target $(VENV)/audit pip-audit
+	@PYTHONPATH=$(VENV)/audit $(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip || { \
+		echo "audit: flaws were found, or the service of known flaws could not be reached: see above"; exit 1; }
+
+faults: $(VENV)/installed-test
+	$(BIN)/python -m tests.faults.report $(ARGS)
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 screenshots: $(VENV)/installed-test
 	$(BIN)/python docs/pictures.py

@@ -21,7 +21,7 @@ from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from jupyter_server.utils import url_path_join
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
-from tornado.web import RequestHandler, authenticated
+from tornado.web import ErrorHandler, HTTPError, RequestHandler, authenticated
 from traitlets.config import Config
 from voila.app import Voila
 from voila.request_info_handler import RequestInfoSocketHandler
@@ -102,13 +102,21 @@ class DoorHandler(JupyterHandler):  # type: ignore[misc]  # jupyter_server is un
         self.redirect(f"{self.base_url}voila/render/{self.page}.ipynb{_without_token(self)}")
 
 
-class HealthHandler(RequestHandler):  # type: ignore[misc]  # tornado is untyped here
-    """Says that the server runs, and nothing else, to anybody."""
+class PlainHandler(RequestHandler):  # type: ignore[misc]  # tornado is untyped here
+    """Tornado's own, with the headers that Jupyter's handlers have by themselves."""
 
     def set_default_headers(self) -> None:
         """The same as everywhere."""
         for name, value in HEADERS.items():
             self.set_header(name, value)
+
+
+class MissingHandler(PlainHandler, ErrorHandler):  # type: ignore[misc]  # tornado is untyped here
+    """What is asked for and is nowhere."""
+
+
+class HealthHandler(PlainHandler):
+    """Says that the server runs, and nothing else, to anybody."""
 
     def get(self) -> None:
         """The one word."""
@@ -117,6 +125,12 @@ class HealthHandler(RequestHandler):  # type: ignore[misc]  # tornado is untyped
 
 class SocketHandler(VoilaKernelWebsocketHandler):  # type: ignore[misc]  # Voilà is untyped
     """The kernel's websocket, guarded: a crafted frame makes jupyter_server reserve gigabytes."""
+
+    async def get(self, kernel_id: str) -> None:
+        """Refuse another page's script before telling it whether there is such a kernel."""
+        if not self.check_origin():
+            raise HTTPError(403)
+        await super().get(kernel_id)
 
     def on_message(self, message: str | bytes) -> None:
         """Pass a frame on only where its parts can be counted."""
@@ -211,6 +225,8 @@ def configuration(serving: Serving, notebooks: Path, scratch: Path, port: int) -
         "static_path": DEFAULT_STATIC_FILES_PATH,  # error pages ask for it
         "static_url_prefix": url_path_join(serving.base_url, "static/"),
         "headers": HEADERS,
+        "default_handler_class": MissingHandler,
+        "default_handler_args": {"status_code": 404},
     }
     config.VoilaConfiguration.template = TEMPLATE
     if serving.preheat:

@@ -93,8 +93,8 @@ def stop(process):
 
 
 @contextlib.contextmanager
-def serving(folder, *words, port=0):
-    (folder / "token").write_text(f"{TOKEN}\n")  # an editor's newline must not lock everybody out
+def serving(folder, *words, port=0, token=TOKEN):
+    (folder / "token").write_text(f"{token}\n")  # an editor's newline must not lock everybody out
     process = start(folder, "--db", "queue.db", "--port", str(port), "--token-file", "token", *words)
     try:
         line = process.stdout.readline()

@@ -3,11 +3,12 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from fake_clock import FakeClock
+from postgresql import Databases, Server
 
 import pq
 from pq.interface import PersistentQInterface
@@ -36,26 +37,26 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         report.longrepr = f"skipped in CI: {report.longrepr}"
 
 
-@dataclass
-class FakeClock:
-    """Time as an argument: tests move it and never sleep."""
+@pytest.fixture(scope="session")
+def postgresql_databases() -> Iterator[Databases]:
+    """One server for all tests: PQ_TEST_URL, or one from the wheel, also as root."""
+    if url := os.environ.get("PQ_TEST_URL"):
+        yield Databases(url)
+        return
+    server = Server()
+    server.start()
+    try:
+        yield Databases(server.url())
+    finally:
+        server.stop()
 
-    wall: float = 1_800_000_000.0
-    mono: float = 1_000.0
-    boot_id: str = "first boot"
 
-    def now(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.mono
-
-    def boot(self) -> str:
-        return self.boot_id
-
-    def advance(self, seconds: float) -> None:
-        self.wall += seconds
-        self.mono += seconds
+@pytest.fixture
+def postgresql_url(postgresql_databases: Databases) -> Iterator[str]:
+    """An empty database of this test's own."""
+    url = postgresql_databases.make()
+    yield url
+    postgresql_databases.drop(url)
 
 
 BACKENDS = ("sqlite",)

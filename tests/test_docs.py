@@ -53,7 +53,7 @@ def test_every_link_leads_to_a_file(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_that_is_named_exists(page):
     names = re.findall(
-        r"`((?:pq|tests|docs|notebooks|bench)/[^`\s]*|run_all\.py|Makefile)`", page.read_text()
+        r"`((?:pq|tests|docs|notebooks|bench)/[^`\s:]*|run_all\.py|Makefile)(?:::\w+)?`", page.read_text()
     )
     assert [name for name in names if not (ROOT / name).exists()] == []
 

@@ -68,9 +68,9 @@ def test_the_study_is_worth_a_sweep(store):
 
 
 def test_the_sweep_file_fits_the_study(store):
-    from pq.cli.notebook import _yaml
+    from pq.cli.parameter_file import read_yaml
 
-    asked = _yaml(store.folder / "study.yaml")
+    asked = read_yaml(store.folder / "study.yaml")
     sweep = pq.sweep(
         store, store.folder / asked["notebook"], asked["space"], name=asked["name"], **asked["options"]
     )

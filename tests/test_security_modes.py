@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import pq
@@ -103,6 +104,15 @@ class Run:
         self.look()
 
 
+def told_of(folder, role=None):
+    """The words and the environment of each process of the system, which `ps e` would show."""
+    found = []
+    for process in processes.marked(ownership.read_owner(folder / "queue.db-run").system, role):
+        with contextlib.suppress(psutil.Error):
+            found.append(f"{process.cmdline()} {process.environ()}")
+    return found
+
+
 @pytest.mark.parametrize(("mask", "pages"), [(0, True), (0o077, False)], ids=["umask 000", "umask 077"])
 def test_a_whole_run_writes_nothing_that_others_can_read(mask, pages, tmp_path, temporary):
     folder = tmp_path / "data"
@@ -124,8 +134,13 @@ def test_a_whole_run_writes_nothing_that_others_can_read(mask, pages, tmp_path, 
             run.watch(lambda: queue.counts()["completed"] >= 2 and queue.get(job.id).status == "completed")
             if pages:
                 run.watch(lambda: "dashboards are ready" in run.out.read_text())
+                run.watch(lambda: any("ipykernel" in words for words in told_of(folder, "dashboards")))
+                token = read_token(str(folder / "queue.db-token"))
+                assert [words for words in told_of(folder) if token in words] == []
         finally:
             run.end()
+    if pages:
+        assert [log for log in (folder / "logs").iterdir() if token in log.read_text()] == []
     # The job is the user's, and so is what it writes.
     assert stat.S_IMODE((folder / "of-the-job.txt").stat().st_mode) == 0o666 & ~mask
     of_pq = {p: f for p, f in run.seen.items() if Path(p).name not in {"of-the-job.txt", "job.ipynb"}}

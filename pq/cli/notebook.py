@@ -9,6 +9,7 @@ import typer
 
 from pq.cli import invocation
 from pq.cli.invocation import AsJson, opened, write_json
+from pq.cli.parameter_file import read_yaml
 from pq.cli.run import named_value
 from pq.cli.terminal import block, say, short
 from pq.errors import InvalidJobError, PQError
@@ -99,7 +100,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Store one job for each parameter set of a sweep; the same file again adds only what is missing."""
-    asked = _yaml(file)
+    asked = read_yaml(file)
     if not {"notebook", "space"} <= asked.keys() or asked.keys() - SWEEP_KEYS:
         raise InvalidJobError(
             f"{file} must have notebook and space, and may have name, base and options; it has "
@@ -211,23 +212,7 @@ def _given(source: "NotebookSource", pairs: list[str]) -> dict[str, Any]:
 
 
 def _of_file(file: Path | None) -> dict[str, Any]:
-    return {} if file is None else _yaml(file)
-
-
-def _yaml(file: Path) -> dict[str, Any]:
-    import yaml  # type: ignore[import-untyped]  # it has no types of its own
-
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidJobError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InvalidJobError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise InvalidJobError(f"{file} must hold names and values, not {type(found).__name__}")
-    return found
+    return {} if file is None else read_yaml(file)
 
 
 def _known(options: Any, file: Path) -> dict[str, Any]:

@@ -104,12 +104,20 @@ def _json_object(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise InvalidJobError(f"--parameters must be a JSON object: {error}") from None
     if not isinstance(value, dict):
         raise InvalidJobError(f"--parameters must be a JSON object, not {type(value).__name__}")
     return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a name that comes twice is a mistake, and which value was meant cannot be told."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice in one object")
+    return found
 
 
 def named_value(text: str) -> tuple[str, Any]:

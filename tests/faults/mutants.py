@@ -4,9 +4,11 @@ The processes of a harness apply the one that PQ_MUTANT names; pq does not know 
 """
 
 import os
+import random
 from collections.abc import Callable
 from typing import Any
 
+from pq.clock import SystemClock
 from pq.sqlite.session import Session
 
 
@@ -17,28 +19,45 @@ def apply() -> None:
         MUTANTS[name]()
 
 
+def intercept(around: Callable[[Callable[..., Any], str, Any], Any]) -> None:
+    """From now on each statement of this process goes through `around(execute, statement, parameters)`."""
+    plain_set_up = Session._set_up
+
+    def set_up(session: Session) -> None:
+        plain = session.execute
+        session.execute = lambda statement, parameters=(): around(plain, statement, parameters)
+        plain_set_up(session)
+
+    Session._set_up = set_up
+
+
 def _sync_at_most(level: str) -> Callable[[], None]:
-    def take_out() -> None:
-        plain_set_up = Session._set_up
+    def around(execute: Callable[..., Any], statement: str, parameters: Any) -> Any:
+        if statement.startswith("pragma synchronous = "):
+            statement = f"pragma synchronous = {level}"
+        return execute(statement, parameters)
 
-        def set_up(session: Session) -> None:
-            plain = session.execute
+    return lambda: intercept(around)
 
-            def execute(statement: str, parameters: Any = ()) -> Any:
-                if statement.startswith("pragma synchronous = "):
-                    statement = f"pragma synchronous = {level}"
-                return plain(statement, parameters)
 
-            session.execute = execute
-            plain_set_up(session)
+def _answer_undone_commits() -> None:
+    """One commit of a hundred is rolled back, and its caller is told that it was stored."""
 
-        Session._set_up = set_up
+    def around(execute: Callable[..., Any], statement: str, parameters: Any) -> Any:
+        undo = statement == "commit" and random.random() < 0.01
+        return execute("rollback" if undo else statement, parameters)
 
-    return take_out
+    intercept(around)
+
+
+def _leases_by_the_wall_clock() -> None:
+    SystemClock.monotonic = SystemClock.now
 
 
 MUTANTS: dict[str, Callable[[], None]] = {
+    "leases_by_the_wall_clock": _leases_by_the_wall_clock,
     "sync_off": _sync_at_most("off"),
     "sync_normal": _sync_at_most("normal"),
+    "undone_commits": _answer_undone_commits,
 }
 """What is taken out, by name."""

@@ -10,7 +10,7 @@ from unittest import mock
 from pq.sqlite import presence, sql
 from pq.sqlite.ends import Ends
 from pq.sqlite.work import Working
-from tests.faults.simulation_world import Clock
+from tests.fake_clock import FakeClock
 
 _end_tries = Working._end_tries
 
@@ -111,7 +111,7 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
         CLAIM=("not exists (select 1 from queues where name = :queue)", "true"),
         CLAIM_ONE=("not exists (select 1 from queues where name = :queue)", "true"),
     ),
-    "leases by the wall clock": lambda: mock.patch.object(Clock, "monotonic", Clock.now),
-    "leases outlive the boot": lambda: mock.patch.object(Clock, "boot", return_value="always the same"),
+    "leases by the wall clock": lambda: mock.patch.object(FakeClock, "monotonic", FakeClock.now),
+    "leases outlive the boot": lambda: mock.patch.object(FakeClock, "boot", return_value="always the same"),
     "the dead are not seen": lambda: mock.patch.object(presence, "alive", return_value=True),
 }

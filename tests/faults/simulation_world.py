@@ -23,34 +23,13 @@ from pq.settings import Settings
 from pq.sqlite import PersistentQSQLite, presence
 from pq.sqlite.gate import WriteGate
 from pq.sqlite.session import Session
+from tests.fake_clock import FakeClock
 
 LEASE_SECONDS = 10.0
 
 
 class Died(BaseException):
     """The simulated process ends here, as by SIGKILL: nothing of it may write after this."""
-
-
-@dataclass
-class Clock:
-    """The three clocks of the simulated host."""
-
-    wall: float = 1_800_000_000.0
-    mono: float = 1_000.0
-    boot_id: str = "boot 0"
-
-    def now(self) -> float:
-        return self.wall
-
-    def monotonic(self) -> float:
-        return self.mono
-
-    def boot(self) -> str:
-        return self.boot_id
-
-    def advance(self, seconds: float) -> None:
-        self.wall += seconds
-        self.mono += seconds
 
 
 class Process:
@@ -120,7 +99,7 @@ class World:
     seed: int
     folder: Path
     checker: Any = None
-    clock: Clock = field(default_factory=Clock)
+    clock: FakeClock = field(default_factory=FakeClock)
     processes: list[Process] = field(default_factory=list)
     living: set[str] = field(default_factory=set)
     is_healing: bool = False
@@ -248,7 +227,7 @@ def simulated() -> Iterator[Path]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place(), prefix="pq-simulation-")))
         template = folder / "template.db"
-        PersistentQSQLite(template, clock=Clock(), reserve_bytes=0).close()
+        PersistentQSQLite(template, clock=FakeClock(), reserve_bytes=0).close()
         for owner, name, replacement in (
             (WriteGate, "enter", _enter),
             (Session, "write", _write),
