@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from fake_clock import FakeClock
+from postgresql import Databases, Server
 
 import pq
 from pq.interface import PersistentQInterface
@@ -34,6 +35,28 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.skipped and os.environ.get("PQ_CI") and "deep" not in str(report.longrepr):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+@pytest.fixture(scope="session")
+def postgresql_databases() -> Iterator[Databases]:
+    """One server for all tests: PQ_TEST_URL, or one from the wheel, also as root."""
+    if url := os.environ.get("PQ_TEST_URL"):
+        yield Databases(url)
+        return
+    server = Server()
+    server.start()
+    try:
+        yield Databases(server.url())
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def postgresql_url(postgresql_databases: Databases) -> Iterator[str]:
+    """An empty database of this test's own."""
+    url = postgresql_databases.make()
+    yield url
+    postgresql_databases.drop(url)
 
 
 BACKENDS = ("sqlite",)

@@ -51,7 +51,9 @@ def test_constraints_are_names_and_versions_and_cover_every_dependency():
     assert strange == []
 
     pinned = {canonical(line.split("==")[0]) for line in lines}
-    needed = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["postgres"]) <= set(extras["test"])
+    needed = [*PROJECT["dependencies"], *extras["test"]]
     assert {words(requirement)[0] for requirement in needed} - pinned == set()
 
 
