@@ -24,11 +24,11 @@ class Looking(Working):
 
     def get(self, job: Job | int) -> Job:
         """The job as it is now."""
-        session, id_ = self._session, values.job_id(job)
-        rows = session.rows(sql.GET, (id_,))
-        if not rows:
+        id_ = values.job_id(job)
+        found = self._read(sql.GET, (id_,))
+        if not found:
             raise JobNotFoundError(f"there is no job {id_}")
-        return self._jobs(session, rows)[0]
+        return found[0]
 
     def list(
         self,
@@ -63,8 +63,13 @@ class Looking(Working):
                 clauses.append(sql.FILTERS[name])
                 parameters[name] = values.storable(value) if isinstance(value, str) else value
         statement = " and ".join(clauses) + " order by id desc limit :limit"
+        return self._read(statement, parameters)
+
+    def _read(self, statement: str, parameters: Any) -> builtins.list[Job]:
+        """Jobs and their large values as they are at one moment, though they stand in two tables."""
         session = self._session
-        return self._jobs(session, session.rows(statement, parameters))
+        with session.snapshot():
+            return self._jobs(session, session.rows(statement, parameters))
 
     def counters(self) -> builtins.list[Count]:
         """Jobs by queue, task and status, from the counters that triggers keep."""
