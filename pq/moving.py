@@ -78,15 +78,10 @@ def hindrance(source: Transfer, target: Transfer) -> str | None:
     if out is not None and (into is None or into.id != out.id):
         state = "has moved" if out.stage == "moved" else "is being moved"
         return f"{source.url} {state} to {out.place}, and not to {target.url}"
-    if out is not None:
-        return None
-    if into is not None and into.stage != "received":
-        if into.place == source.url:
-            return None
+    if into is not None and into.stage != "received" and into.place != source.url:
         return f"{target.url} is being filled from {into.place}: finish or abandon that first"
-    if _is_former(source, target):
-        return None
-    return _occupation(target)
+    begun = out is not None or (into is not None and into.stage != "received")
+    return None if begun or _is_former(source, target) else _occupation(target)
 
 
 def _is_former(source: Transfer, target: Transfer) -> bool:

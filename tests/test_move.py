@@ -143,8 +143,8 @@ def test_a_consumer_and_a_producer_at_the_old_place_end_with_the_new_one(places,
     old, new = places
     fill(old)
     programs = (
-        ["consume", "--name", "c", "--no-display"],
-        ["produce", "--interval", "0.2", "--no-display"],
+        ["consume", "--name", "c"],
+        ["produce", "--interval", "0.2s"],
     )
     running = [
         subprocess.Popen(
