@@ -8,6 +8,7 @@ from processes import Consumers, wait_for
 
 import pq
 from pq import NewJob
+from pq.sqlite import sql
 
 
 @pytest.mark.parametrize("prefetch", [1, 50])
@@ -56,3 +57,19 @@ def test_a_unique_key_holds_between_processes(tmp_path):
     with pq.connect(path) as queue:
         assert queue.counts()["pending"] == 10
         assert len({job.unique_key for job in queue.list()}) == 10
+
+
+def test_a_large_job_that_is_deleted_while_it_is_read_is_read_as_it_was(tmp_path, monkeypatch):
+    with pq.connect(tmp_path / "queue.db") as queue, pq.connect(tmp_path / "queue.db") as other:
+        job = queue.enqueue("mark", {"text": "x" * 10_000})
+        session, execute = queue._session, queue._session.execute
+
+        def delete_before_the_second_table_is_read(statement, parameters=()):
+            if statement == sql.VALUES:
+                other.delete(job)
+            return execute(statement, parameters)
+
+        monkeypatch.setattr(session, "execute", delete_before_the_second_table_is_read)
+        assert queue.get(job).parameters == job.parameters
+        monkeypatch.undo()
+        assert queue.list() == []

@@ -50,11 +50,11 @@ class Looking(PersistentQInterface):
 
     def get(self, job: Job | int) -> Job:
         """The job as it is now."""
-        session, id_ = self._session, values.job_id(job)
-        rows = session.rows(statements.GET, {"id": id_})
-        if not rows:
+        id_ = values.job_id(job)
+        found = self._read(statements.GET, {"id": id_})
+        if not found:
             raise JobNotFoundError(f"there is no job {id_}")
-        return self._jobs(rows)[0]
+        return found[0]
 
     def list(
         self,
@@ -89,6 +89,10 @@ class Looking(PersistentQInterface):
                 clauses.append(self.filters[name])
                 parameters[name] = values.storable(value) if isinstance(value, str) else value
         statement = " and ".join(clauses) + " order by id desc limit :limit"
+        return self._read(statement, parameters)
+
+    def _read(self, statement: str, parameters: Mapping[str, Any]) -> builtins.list[Job]:
+        """Jobs as they are at one moment."""
         return self._jobs(self._session.rows(statement, parameters))
 
     def counters(self) -> builtins.list[Count]:

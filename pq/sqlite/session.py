@@ -126,6 +126,18 @@ class Session:
             raise storage_error(error, self.path) from error
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Several reads of one moment; within an open transaction, a part of that."""
+        if self.in_transaction:
+            yield
+            return
+        self.execute("begin")
+        try:
+            yield
+        finally:
+            self.execute("rollback")
+
+    @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[None]:
         """One immediate transaction inside the gate; within an open one, a part of that.
 

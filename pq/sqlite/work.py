@@ -54,6 +54,11 @@ class PersistentQSQLite(Store, Acting):
             session.execute(sql.PUT_VALUE, (stored[0][0], "parameters", parameters))
         return self._jobs(stored)[0]
 
+    def _read(self, statement: str, parameters: Mapping[str, Any]) -> list[Job]:
+        """Jobs and their large values as they are at one moment, though they stand in two tables."""
+        with self._session.snapshot():
+            return super()._read(statement, parameters)
+
     def _apart(self, ids: Sequence[int]) -> Mapping[tuple[int, str], str]:
         """The large values of these jobs."""
         rows = self._session.rows(sql.VALUES, (json.dumps(ids),))
