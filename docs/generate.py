@@ -27,7 +27,8 @@ from pq import values
 from pq.cli import app
 from pq.interface import LEASE
 from pq.job import TRANSITIONS, Status, back_off
-from pq.sqlite import act, store
+from pq.sql import act
+from pq.sqlite import store
 
 DOCS = Path(__file__).resolve().parent
 HEAD = "<!-- written by docs/generate.py from {source}; do not edit -->"

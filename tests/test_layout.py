@@ -17,6 +17,7 @@ FLOORS = [
     ["pq.job"],
     ["pq.records", "pq.values", "pq.settings", "pq.transfer"],
     ["pq.interface"],
+    ["pq.sql"],
     ["pq.sqlite"],
 ]
 HEAVY = {"pandas", "papermill", "voila", "IPython", "ipywidgets", "anywidget", "sqlalchemy", "nbformat"}

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 import pq
+from pq.sql import statements
 from pq.sqlite import sql
 
 PARAMETERS = {"queue": "default", "consumer": "c", "limit": 1, "id": 1, "token": 1, "now": 0.0}
-PARAMETERS |= {"incarnation": None, "lease_until": 1.0, "monotonic": 1.0, "dead": "[]"}
+PARAMETERS |= {"incarnation": None, "unique_key": "k", "lease_until": 1.0, "monotonic": 1.0, "dead": "[]"}
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ PARAMETERS |= {"incarnation": None, "lease_until": 1.0, "monotonic": 1.0, "dead"
     ],
 )
 def test_a_statement_reads_its_own_index(tmp_path: Path, name: str, index: str) -> None:
-    statement = getattr(sql, name)
+    statement = getattr(sql, name, None) or getattr(statements, name)
     parameters = [1] if "?" in statement else PARAMETERS
     with pq.connect(tmp_path / "queue.db") as queue, queue.transaction() as db:
         plan = [row[3] for row in db.conn.execute(f"explain query plan {statement}", parameters)]

@@ -15,6 +15,7 @@ from processes import ENQUEUE_ONE, run_python, wait_for
 
 import pq
 from pq import NewJob
+from pq.sql import statements
 from pq.sqlite import PersistentQSQLite, presence, schema, sql
 from pq.sqlite.gate import WriteGate
 
@@ -198,8 +199,6 @@ def test_health_is_read_from_the_file(tmp_path):
 
 
 def test_a_claim_and_a_page_read_an_index_and_sort_nothing(tmp_path):
-    from pq.sqlite import sql
-
     with PersistentQSQLite(tmp_path / "queue.db") as queue:
         rows = queue._session.rows
         names = {"consumer": "c", "queue": "q", "limit": 1, "incarnation": None, "lease_until": 0, "now": 0}
@@ -209,10 +208,13 @@ def test_a_claim_and_a_page_read_an_index_and_sort_nothing(tmp_path):
         assert "SCAN jobs" not in plan
         assert "USE TEMP B-TREE" not in plan
         for statement, parameters in [
-            (sql.LIST + " and status = :status order by id desc limit 50", {"after": 9, "status": "failed"}),
+            (
+                statements.LIST + " and status = :status order by id desc limit 50",
+                {"after": 9, "status": "failed"},
+            ),
             (sql.NEXT_DUE, {}),
             (sql.ANY_DUE, (0,)),
-            (sql.TWIN, ("k",)),
+            (statements.TWIN, {"unique_key": "k"}),
             (sql.OVERDUE, {"monotonic": 0, "dead": "[]"}),
         ]:
             plan = " | ".join(row[3] for row in rows(f"explain query plan {statement}", parameters))

@@ -1,5 +1,5 @@
-"""The SQLite backend; the only folder that knows sqlite-utils. Read store, work, look, act, in this order."""
+"""The SQLite backend; the only folder that knows sqlite-utils. Read store, then work; the rest is pq.sql."""
 
-from pq.sqlite.act import PersistentQSQLite
+from pq.sqlite.work import PersistentQSQLite
 
 __all__ = ["PersistentQSQLite"]

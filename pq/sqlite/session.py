@@ -93,6 +93,7 @@ class Session:
                 path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_SECONDS
             )
             self.execute = self.connection.execute
+            self.executemany = self.connection.executemany
             self._set_up()
         except sqlite3.Error as error:
             self.gate.close()

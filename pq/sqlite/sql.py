@@ -1,18 +1,8 @@
-"""Every statement on jobs under a name, and how a row becomes a Job."""
+"""Every statement on jobs that only SQLite understands, or that only SQLite needs, under a name."""
 
-import json
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
+from pq.sql import statements
+from pq.sql.statements import COLUMNS
 
-from pq.job import Attempt, Job, Status
-from pq.values import to_datetime
-
-COLUMNS = (
-    "id, task, queue, status, priority, parameters, tags, job_group, unique_key, assigned_to, due_at, "
-    "timeout, max_attempts, attempt, token, consumer, cancel_requested, progress, message, result, error, "
-    "created_at, started_at, finished_at, large"
-)
 LARGE_PARAMETERS, LARGE_RESULT = 1, 2
 
 INSERT = f"""
@@ -21,12 +11,6 @@ insert into jobs (task, queue, status, priority, parameters, tags, job_group, un
 values (:task, :queue, :status, :priority, :parameters, :tags, :group, :unique_key, :due_at, :timeout,
     :max_attempts, :now, :large)
 returning {COLUMNS}
-"""
-
-TWIN = f"""
-select {COLUMNS} from jobs
-where unique_key = ? and unique_key is not null
-    and status in ('blocked', 'scheduled', 'pending', 'processing')
 """
 
 # `indexed by`: left alone, SQLite reads all scheduled jobs by jobs_status, 20 ms for 100,000 of them.
@@ -148,11 +132,6 @@ set status = :status,
 where id = :id and token = :token and status = 'processing'
 """
 
-INSERT_ATTEMPT = """
-insert into attempts (job_id, token, attempt, outcome, consumer, started_at, finished_at, error, traceback)
-values (:id, :token, :attempt, :outcome, :consumer, :started_at, :now, :error, :traceback)
-"""
-
 ADD_TO_BUCKET = """
 insert into buckets values (?, ?, ?, ?, ?, ?, ?)
 on conflict do update set jobs = jobs + excluded.jobs, seconds = seconds + excluded.seconds
@@ -167,94 +146,17 @@ where status = 'processing'
 limit {OVERDUE_LIMIT}
 """
 
-GET = f"select {COLUMNS} from jobs where id = ?"
-
 GET_MANY = f"select {COLUMNS} from jobs where id in (select value from json_each(?))"
 
 PUT_VALUE = "insert into job_values values (?, ?, ?) on conflict do update set value = excluded.value"
 
 VALUES = "select job_id, name, value from job_values where job_id in (select value from json_each(?))"
 
-LIST = f"select {COLUMNS} from jobs where id < :after"
-
-# One constant clause per filter of `list`; several statuses are matched by their JSON list.
-FILTERS = {
-    "status": "status = :status",
+# SQLite reads a list as JSON, and its `like` knows no case.
+FILTERS = statements.FILTERS | {
     "statuses": "status in (select value from json_each(:statuses))",
-    "queue": "queue = :queue",
-    "task": "task = :task",
-    "consumer": "(consumer = :consumer or assigned_to = :consumer)",
     "tag": "exists (select 1 from json_each(tags) where value = :tag)",
-    "group": "job_group = :group",
-    "id": "id = :id",
     "search": """id > (select coalesce(max(id), 0) - 100000 from jobs)
         and (task like :search escape '\\' or unique_key like :search escape '\\'
             or parameters like :search escape '\\' or error like :search escape '\\')""",
 }
-
-OLDEST_PENDING = """
-with recursive levels(priority) as (
-    select max(priority) from jobs
-    where status = 'pending' and assigned_to is null and queue = :queue
-    union all
-    select (
-        select max(priority) from jobs
-        where status = 'pending' and assigned_to is null and queue = :queue and priority < levels.priority)
-    from levels
-    where levels.priority is not null)
-select min((
-    select created_at from jobs
-    where status = 'pending' and assigned_to is null and queue = :queue and priority = levels.priority
-    order by id
-    limit 1))
-from levels
-where levels.priority is not null
-"""
-
-
-def to_job(row: Any, large: Mapping[tuple[int, str], str], *, existed: bool = False) -> Job:
-    """A row of COLUMNS as a Job; `large` holds the values that stand in `job_values`."""
-    (
-        id_, task, queue, status, priority, parameters, tags, group, key, assigned, due, timeout, most,
-        attempt, token, consumer, cancel, progress, message, result, error, created, started, finished, sides,
-    ) = row  # fmt: skip
-    if sides:
-        if sides & LARGE_PARAMETERS:
-            parameters = large[id_, "parameters"]
-        if sides & LARGE_RESULT:
-            result = large[id_, "result"]
-    return Job(
-        id_,
-        task,
-        queue,
-        Status(status),
-        priority,
-        json.loads(parameters) if parameters is not None else {},
-        tuple(json.loads(tags)) if tags != "[]" else (),
-        group,
-        key,
-        assigned,
-        to_datetime(due),
-        None if timeout is None else timedelta(seconds=timeout),
-        most,
-        attempt,
-        token,
-        consumer,
-        bool(cancel),
-        progress,
-        message,
-        None if result is None else json.loads(result),
-        error,
-        to_datetime(created),
-        to_datetime(started),
-        to_datetime(finished),
-        existed,
-    )
-
-
-def to_attempt(row: Any) -> Attempt:
-    """A row of attempts as an Attempt."""
-    job_id, attempt, outcome, consumer, started, finished, error, traceback = row
-    return Attempt(
-        job_id, attempt, outcome, consumer, to_datetime(started), to_datetime(finished), error, traceback
-    )

@@ -6,15 +6,18 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from pq import values
-from pq.errors import CancelRequestedError, InvalidJobError, LeaseLostError
+from pq.errors import CancelRequestedError, LeaseLostError, WaitTimeoutError
 from pq.interface import DEFAULT_QUEUES, LEASE
-from pq.job import Job, NewJob
+from pq.job import FINISHED, Job, NewJob
 from pq.records import Outcome, Settled
+from pq.sql.act import Acting
+from pq.sql.rows import checked_progress, checked_result, new_row
+from pq.sql.statements import TWIN
 from pq.sqlite import presence, sql
 from pq.sqlite.ends import INLINE_LENGTH, Ends
 from pq.sqlite.session import Session
@@ -23,42 +26,25 @@ from pq.sqlite.store import Store
 QUICK_POLL_SECONDS, IDLE_POLL_SECONDS = 0.005, 0.012
 
 
-class Working(Store):
-    """The life of a job, as its producer and its consumers drive it."""
+class PersistentQSQLite(Store, Acting):
+    """The queue in one SQLite file, by way of sqlite-utils."""
+
+    filters = sql.FILTERS
 
     def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Job]:
         """Store all of the jobs, or none, in one durable transaction."""
         now = self.clock.now()
-        rows = [self._new_row(job, now) for job in jobs]
+        rows = [new_row(job, now, self.settings.max_attempts) for job in jobs]
         self.check_space()
         session = self._session
         with session.write():
             return [self._insert(session, row) for row in rows]
 
-    def _new_row(self, job: NewJob, now: float) -> dict[str, Any]:
-        due = values.due_seconds(job, now)
-        tags = values.names(job.tags, "tag")
-        most = self.settings.max_attempts if job.max_attempts is None else job.max_attempts
-        return {
-            "task": values.name(job.task, "task"),
-            "queue": values.name(job.queue, "queue"),
-            "status": "scheduled" if due > now else "pending",
-            "priority": values.whole(job.priority, "priority"),
-            "parameters": values.parameters(job.parameters),
-            "tags": json.dumps(tags, ensure_ascii=False),
-            "group": None if job.group is None else values.name(job.group, "group"),
-            "unique_key": None if job.unique_key is None else values.name(job.unique_key, "unique_key"),
-            "due_at": due,
-            "timeout": None if job.timeout is None else values.seconds(job.timeout, "timeout", positive=True),
-            "max_attempts": values.whole(most, "max_attempts", least=1),
-            "now": now,
-        }
-
     def _insert(self, session: Session, row: dict[str, Any]) -> Job:
         if row["unique_key"] is not None:
-            twins = session.execute(sql.TWIN, (row["unique_key"],)).fetchall()
+            twins = session.execute(TWIN, {"unique_key": row["unique_key"]}).fetchall()
             if twins:
-                return self._jobs(session, twins, existed=True)[0]
+                return self._jobs(twins, existed=True)[0]
         parameters = row["parameters"]
         is_large = len(parameters) > INLINE_LENGTH
         stored = session.execute(
@@ -66,17 +52,26 @@ class Working(Store):
         ).fetchall()
         if is_large:
             session.execute(sql.PUT_VALUE, (stored[0][0], "parameters", parameters))
-        return self._jobs(session, stored)[0]
+        return self._jobs(stored)[0]
 
-    def _jobs(self, session: Session, rows: Sequence[Any], *, existed: bool = False) -> list[Job]:
-        """Rows as jobs, with the large values that stand apart from them."""
-        large: dict[tuple[int, str], str] = {}
-        apart = [row[0] for row in rows if row[-1]]
-        if apart:
-            large = {
-                (id_, name): value for id_, name, value in session.rows(sql.VALUES, (json.dumps(apart),))
-            }
-        return [sql.to_job(row, large, existed=existed) for row in rows]
+    def _read(self, statement: str, parameters: Mapping[str, Any]) -> list[Job]:
+        """Jobs and their large values as they are at one moment, though they stand in two tables."""
+        with self._session.snapshot():
+            return super()._read(statement, parameters)
+
+    def _apart(self, ids: Sequence[int]) -> Mapping[tuple[int, str], str]:
+        """The large values of these jobs."""
+        rows = self._session.rows(sql.VALUES, (json.dumps(ids),))
+        return {(id_, name): value for id_, name, value in rows}
+
+    def _forget_result(self, session: Any, id_: int) -> None:
+        session.execute("delete from job_values where job_id = ? and name = 'result'", (id_,))
+
+    def _now(self) -> float:
+        return self.clock.now()
+
+    def _present(self, identities: Sequence[str]) -> Collection[str]:
+        return {one for one in identities if presence.alive(self._presence_path(one))}
 
     # -- taking -----------------------------------------------------------------------------------
 
@@ -124,7 +119,7 @@ class Working(Store):
             rows += taken
             if len(rows) >= limit:
                 break
-        return self._jobs(session, rows)
+        return self._jobs(rows)
 
     # -- holding ----------------------------------------------------------------------------------
 
@@ -137,8 +132,6 @@ class Working(Store):
         lease: timedelta = LEASE,
     ) -> None:
         """Extend the lease; CancelRequestedError where a person wants the job stopped."""
-        if progress is not None and (isinstance(progress, bool) or not 0 <= progress <= 1):
-            raise InvalidJobError(f"progress must be from 0 to 1, not {progress!r:.50}")
         session = self._session
         with session.write(durable=False):
             rows = session.execute(
@@ -147,7 +140,7 @@ class Working(Store):
                     "id": job.id,
                     "token": job.token,
                     "lease_until": self.clock.monotonic() + values.seconds(lease, "lease", positive=True),
-                    "progress": progress,
+                    "progress": checked_progress(progress),
                     "message": None if message is None else values.storable(message)[: values.ERROR_LENGTH],
                 },
             ).fetchall()
@@ -187,7 +180,7 @@ class Working(Store):
         lease: timedelta = LEASE,
     ) -> Settled:
         """End tries and take the next jobs in one durable transaction."""
-        results = [_checked(outcome) for outcome in outcomes]
+        results = [checked_result(outcome) for outcome in outcomes]
         lease_seconds = values.seconds(lease, "lease", positive=True)
         session = self._session
         waits_later = limit and not session.in_transaction
@@ -212,20 +205,8 @@ class Working(Store):
             else session.execute(sql.LEASES, (json.dumps(ids),))
         )
         leases = {row[0]: row for row in found.fetchall()}
-        lost: list[Job] = []
         ends = Ends(self.clock.now())
-        for outcome, result in zip(outcomes, results, strict=True):
-            lease = leases.get(outcome.job.id)
-            if lease is not None and lease[1] == outcome.job.token and lease[2] == "processing":
-                ends.add(outcome, lease, result)
-                del leases[outcome.job.id]
-            elif not (
-                # The answer to the first call may have been lost.
-                outcome.kind == "completed"
-                and lease is not None
-                and lease[1:3] == (outcome.job.token, "completed")
-            ):
-                lost.append(outcome.job)
+        lost = ends.settle(outcomes, results, leases)
         ends.write(session)
         return lost
 
@@ -256,7 +237,7 @@ class Working(Store):
                     "update consumers set ended_at = ?, doing = 'died' where id = ? and ended_at is null",
                     (self.clock.now(), identity),
                 )
-            rescued = self._jobs(session, session.execute(sql.GET_MANY, (ids,)).fetchall())
+            rescued = self._jobs(session.execute(sql.GET_MANY, (ids,)).fetchall())
         for identity in ended:
             presence.drop(self._presence_path(identity))
         return rescued
@@ -280,6 +261,21 @@ class Working(Store):
                 return False
             sleep(min(pause, left))
             pause = min(pause * 1.02, IDLE_POLL_SECONDS)
+
+    def wait(self, job: Job | int, timeout: timedelta | float | None = None) -> Job:
+        """Sleep until the job has finished; looks again after each commit of anybody."""
+        deadline = None if timeout is None else self.clock.monotonic() + values.seconds(timeout, "timeout")
+        session = self._session
+        while True:
+            session.seen_version = session.data_version()
+            current = self.get(job)
+            if current.status in FINISHED:
+                return current
+            left = 3600.0 if deadline is None else deadline - self.clock.monotonic()
+            if left <= 0:
+                raise WaitTimeoutError(f"job {current.id} is still {current.status}")
+            # A consumer in another thread of this process commits on a connection of its own.
+            self.wait_for_work(timedelta(seconds=min(left, 1.0)))
 
     # -- consumers --------------------------------------------------------------------------------
 
@@ -318,12 +314,3 @@ class Working(Store):
             )
         presence.drop(self._presence_path(consumer_id))
         self._incarnations = {name: id_ for name, id_ in self._incarnations.items() if id_ != consumer_id}
-
-
-def _checked(outcome: Outcome) -> str | None:
-    """The result as JSON, after a look at what else could not be stored."""
-    if outcome.delay is not None:
-        values.seconds(outcome.delay, "delay")
-    elif outcome.kind == "snoozed":
-        raise InvalidJobError("a snooze needs a delay")
-    return None if outcome.result is None else values.to_json(outcome.result, "result")

@@ -9,10 +9,10 @@ from unittest import mock
 
 from pq.sqlite import presence, sql
 from pq.sqlite.ends import Ends
-from pq.sqlite.work import Working
+from pq.sqlite.work import PersistentQSQLite
 from tests.fake_clock import FakeClock
 
-_end_tries = Working._end_tries
+_end_tries = PersistentQSQLite._end_tries
 
 CANDIDATES = """
 select id from jobs
@@ -43,7 +43,7 @@ def _statements(**changes: tuple[str, str]) -> Callable[[], AbstractContextManag
 
 
 def _method(name: str, function: Any) -> Callable[[], AbstractContextManager[object]]:
-    return lambda: mock.patch.object(Working, name, function)
+    return lambda: mock.patch.object(PersistentQSQLite, name, function)
 
 
 def _look_then_take(
@@ -57,7 +57,7 @@ def _look_then_take(
             session.execute(sql.PROMOTE, (now,))
         ids = json.dumps([id_ for (id_,) in found])
         taken = session.execute(TAKE, (consumer, self._incarnations.get(consumer), until, now, ids))
-        return list(self._jobs(session, taken.fetchall()))
+        return list(self._jobs(taken.fetchall()))
 
 
 def _end_whatever_token(self: Any, session: Any, outcomes: Any, results: Any) -> Any:

@@ -5,16 +5,22 @@ from typing import Any
 
 from pq import values
 from pq.errors import DuplicateJobError
-from pq.job import Job, Status, check_transition
-from pq.sqlite import sql
-from pq.sqlite.look import Looking
-from pq.sqlite.session import Session
+from pq.job import FINISHED, Job, Status, check_transition
+from pq.sql import statements
+from pq.sql.look import Looking
+from pq.sql.session import Session
 
 PRUNE_CHUNK = 1_000
 
 
-class PersistentQSQLite(Looking):
-    """The queue in one SQLite file, by way of sqlite-utils."""
+class Acting(Looking):
+    """What people do, in one transaction each; within an open one as a part of it."""
+
+    actor: str
+    """Who acts where nobody is named: the user of this process."""
+
+    def _forget_result(self, session: Session, id_: int) -> None:
+        """Remove a result that stands apart from its row."""
 
     def cancel(self, job: Job | int, *, reason: str | None = None, by: str | None = None) -> Job:
         """Cancel an unfinished job; a processing one is stopped by its consumer and then cancelled."""
@@ -22,7 +28,7 @@ class PersistentQSQLite(Looking):
         with session.write():
             before = self._before("cancel", job)
             if before.status is Status.PROCESSING:
-                session.execute("update jobs set cancel_requested = 1 where id = ?", (before.id,))
+                session.execute("update jobs set cancel_requested = 1 where id = :id", {"id": before.id})
             else:
                 self._finish(session, before.id, "cancelled", None)
             return self._recorded("cancel", before, reason, by)
@@ -32,28 +38,14 @@ class PersistentQSQLite(Looking):
         session = self._session
         with session.write():
             before = self._before("resubmit", job)
-            twins = session.execute(sql.TWIN, (before.unique_key,)).fetchall()
+            twins = session.execute(statements.TWIN, {"unique_key": before.unique_key}).fetchall()
             if twins:
                 raise DuplicateJobError(
                     f"cannot resubmit job {before.id}: job {twins[0][0]} is {twins[0][3]} "
                     f"with the same unique key {before.unique_key!r}"
                 )
-            session.execute(
-                """
-                update jobs
-                set status = 'pending',
-                    max_attempts = max(max_attempts, attempt + 1),
-                    due_at = ?,
-                    finished_at = null,
-                    progress = null,
-                    message = null,
-                    result = null,
-                    large = large & 1
-                where id = ?
-                """,
-                (self.clock.now(), before.id),
-            )
-            session.execute("delete from job_values where job_id = ? and name = 'result'", (before.id,))
+            session.execute(statements.RESUBMIT, {"now": self._now(), "id": before.id})
+            self._forget_result(session, before.id)
             return self._recorded("resubmit", before, reason, by)
 
     def mark_failed(self, job: Job | int, reason: str, *, by: str | None = None) -> Job:
@@ -76,19 +68,7 @@ class PersistentQSQLite(Looking):
         with session.write():
             before = self._before("assign", job)
             self._end_running(session, before, "reassigned", None)
-            session.execute(
-                """
-                update jobs
-                set assigned_to = ?,
-                    status = case when status = 'processing' then 'pending' else status end,
-                    max_attempts = max(max_attempts, attempt + (status = 'processing')),
-                    incarnation = null,
-                    lease_until = null,
-                    cancel_requested = 0
-                where id = ?
-                """,
-                (consumer, before.id),
-            )
+            session.execute(statements.ASSIGN, {"consumer": consumer, "id": before.id})
             return self._recorded("assign", before, reason, by, target=consumer)
 
     def delete(self, job: Job | int, *, reason: str | None = None, by: str | None = None) -> None:
@@ -96,60 +76,47 @@ class PersistentQSQLite(Looking):
         session = self._session
         with session.write():
             before = self._before("delete", job)
-            session.execute("delete from jobs where id = ?", (before.id,))
+            session.execute("delete from jobs where id = :id", {"id": before.id})
             self._record(session, "delete", by, reason, job_id=before.id, before=before.status)
 
     def delete_all(self, *, reason: str | None = None, by: str | None = None) -> int:
         """Remove every job that is there now, in chunks, so that others are not kept waiting."""
         session = self._session
-        newest = session.rows("select coalesce(max(id), 0) from jobs")[0][0]
-        removed = self._delete_chunks("select id from jobs where id <= ? order by id limit ?", newest)
+        bounds = {
+            "newest": session.rows("select coalesce(max(id), 0) from jobs")[0][0],
+            "chunk": PRUNE_CHUNK,
+        }
+        removed, chunk = 0, -1
+        while chunk:
+            with session.write():
+                chunk = session.execute(statements.DELETE_CHUNK, bounds).rowcount
+            removed += chunk
         with session.write():
             self._record(session, "delete_all", by, reason, target=f"{removed} jobs")
         return removed
 
     def prune(self, older_than: timedelta) -> int:
         """Remove finished jobs, ended consumers and buckets older than that."""
-        before = self.clock.now() - values.seconds(older_than, "older_than")
+        before = self._now() - values.seconds(older_than, "older_than")
         session = self._session
         removed = 0
-        for status in ("completed", "failed", "cancelled"):
-            ids = session.rows(
-                "select id from jobs where status = ? and finished_at < ? order by id", (status, before)
-            )
+        for status in FINISHED:
+            ids = session.rows(statements.OLD, {"status": status, "before": before})
             for start in range(0, len(ids), PRUNE_CHUNK):
+                chunk = [{"id": id_, "before": before} for (id_,) in ids[start : start + PRUNE_CHUNK]]
                 with session.write():
-                    # Looked at again: somebody may have resubmitted one.
-                    removed += session.connection.executemany(
-                        "delete from jobs where id = ? and finished_at < ?",
-                        [(id_, before) for (id_,) in ids[start : start + PRUNE_CHUNK]],
-                    ).rowcount
+                    removed += session.executemany(statements.DELETE_OLD, chunk).rowcount
         with session.write():
-            session.execute("delete from buckets where minute < ?", (int(before // 60),))
-            session.execute("delete from consumers where ended_at < ?", (before,))
+            session.execute("delete from buckets where minute < :minute", {"minute": int(before // 60)})
+            session.execute("delete from consumers where ended_at < :before", {"before": before})
         return removed
-
-    def _delete_chunks(self, select: str, bound: int) -> int:
-        session = self._session
-        removed = 0
-        while True:
-            with session.write():
-                chunk = session.execute(
-                    f"delete from jobs where id in ({select})", (bound, PRUNE_CHUNK)
-                ).rowcount
-            removed += chunk
-            if chunk == 0:
-                return removed
 
     def pause(self, queue: str, reason: str | None = None, *, by: str | None = None) -> None:
         """Stop handing out jobs of this queue."""
         values.name(queue, "queue")
         session = self._session
         with session.write():
-            session.execute(
-                "insert into queues values (?, ?, ?) on conflict do update set reason = excluded.reason",
-                (queue, self.clock.now(), reason),
-            )
+            session.execute(statements.PAUSE, {"queue": queue, "now": self._now(), "reason": reason})
             self._record(session, "pause", by, reason, target=queue)
 
     def resume(self, queue: str, reason: str | None = None, *, by: str | None = None) -> None:
@@ -157,17 +124,14 @@ class PersistentQSQLite(Looking):
         values.name(queue, "queue")
         session = self._session
         with session.write():
-            session.execute("delete from queues where name = ?", (queue,))
+            session.execute("delete from queues where name = :queue", {"queue": queue})
             self._record(session, "resume", by, reason, target=queue)
 
     def stop_consumer(self, name: str, *, reason: str | None = None, by: str | None = None) -> int:
         """Ask all live consumers of this name, or the one with this uuid, to stop gracefully."""
         session = self._session
         with session.write():
-            asked = session.execute(
-                "update consumers set stop_requested = 1 where (name = ? or id = ?) and ended_at is null",
-                (values.storable(name), values.storable(name)),
-            ).rowcount
+            asked = session.execute(statements.STOP, {"name": values.storable(name)}).rowcount
             if asked:
                 self._record(session, "stop_consumer", by, reason, target=name)
         return int(asked)
@@ -181,27 +145,14 @@ class PersistentQSQLite(Looking):
         return current
 
     def _finish(self, session: Session, id_: int, status: str, error: str | None) -> None:
-        session.execute(
-            """
-            update jobs
-            set status = ?,
-                error = coalesce(?, error),
-                finished_at = ?,
-                incarnation = null,
-                lease_until = null,
-                cancel_requested = 0,
-                assigned_to = null
-            where id = ?
-            """,
-            (status, error, self.clock.now(), id_),
-        )
+        session.execute(statements.FINISH, {"id": id_, "status": status, "error": error, "now": self._now()})
 
     def _end_running(self, session: Session, job: Job, outcome: str, error: str | None) -> None:
         """Close the try that a person takes away from its consumer."""
         if job.status is not Status.PROCESSING or job.started_at is None:
             return
         session.execute(
-            sql.INSERT_ATTEMPT,
+            statements.INSERT_ATTEMPT,
             {
                 "id": job.id,
                 "token": job.token,
@@ -209,7 +160,7 @@ class PersistentQSQLite(Looking):
                 "outcome": outcome,
                 "consumer": job.consumer,
                 "started_at": job.started_at.timestamp(),
-                "now": self.clock.now(),
+                "now": self._now(),
                 "error": error,
                 "traceback": None,
             },
@@ -248,7 +199,7 @@ class PersistentQSQLite(Looking):
         session.execute(
             "insert into actions (at, who, verb, job_id, target, from_status, to_status, reason) "
             "values (:at, :who, :verb, :job_id, :target, :before, :after, :reason)",
-            {"at": self.clock.now(), "verb": verb, "job_id": job_id, "before": before, "after": after}
+            {"at": self._now(), "verb": verb, "job_id": job_id, "before": before, "after": after}
             | {
                 name: None if text is None else values.storable(text)[: values.ERROR_LENGTH]
                 for name, text in texts.items()

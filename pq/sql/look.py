@@ -2,16 +2,19 @@
 
 import builtins
 import json
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar
 
 from pq import values
-from pq.errors import InvalidJobError, JobNotFoundError, WaitTimeoutError
-from pq.job import FINISHED, Attempt, Job, Status
+from pq.errors import InvalidJobError, JobNotFoundError
+from pq.interface import PersistentQInterface
+from pq.job import Attempt, Job, Status
 from pq.records import Action, Bucket, Consumer, Count, QueueState
-from pq.sqlite import presence, sql
-from pq.sqlite.work import Working
+from pq.sql import rows as to
+from pq.sql import statements
+from pq.sql.session import Session
 from pq.values import to_datetime
 
 LARGEST_ID = 2**63 - 1
@@ -19,13 +22,36 @@ LARGEST_PAGE = 10_000
 MOST_CONSUMERS = 100
 
 
-class Looking(Working):
-    """Reads: each one short and complete, because a reader that lingers keeps the WAL from shrinking."""
+class Looking(PersistentQInterface):
+    """Reads: each one short and complete, because a reader that lingers keeps others from tidying up."""
+
+    filters: ClassVar[Mapping[str, str]] = statements.FILTERS
+
+    # -- what a backend gives -----------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def _session(self) -> Session:
+        """The thread's session."""
+
+    @abstractmethod
+    def _now(self) -> float:
+        """The wall clock that all times of the queue are read from."""
+
+    @abstractmethod
+    def _present(self, identities: Sequence[str]) -> Collection[str]:
+        """Those of the consumers whose presence lock is held."""
+
+    def _apart(self, _ids: Sequence[int]) -> Mapping[tuple[int, str], str]:
+        """The values that stand apart from their rows; none where the database does that by itself."""
+        return {}
+
+    # -- the verbs ----------------------------------------------------------------------------------
 
     def get(self, job: Job | int) -> Job:
         """The job as it is now."""
         id_ = values.job_id(job)
-        found = self._read(sql.GET, (id_,))
+        found = self._read(statements.GET, {"id": id_})
         if not found:
             raise JobNotFoundError(f"there is no job {id_}")
         return found[0]
@@ -57,19 +83,17 @@ class Looking(Working):
             "group": group,
         }
         chosen |= _status_filter(status) | _search_filter(search)
-        clauses = [sql.LIST]
+        clauses = [statements.LIST]
         for name, value in chosen.items():
             if value is not None:
-                clauses.append(sql.FILTERS[name])
+                clauses.append(self.filters[name])
                 parameters[name] = values.storable(value) if isinstance(value, str) else value
         statement = " and ".join(clauses) + " order by id desc limit :limit"
         return self._read(statement, parameters)
 
-    def _read(self, statement: str, parameters: Any) -> builtins.list[Job]:
-        """Jobs and their large values as they are at one moment, though they stand in two tables."""
-        session = self._session
-        with session.snapshot():
-            return self._jobs(session, session.rows(statement, parameters))
+    def _read(self, statement: str, parameters: Mapping[str, Any]) -> builtins.list[Job]:
+        """Jobs as they are at one moment."""
+        return self._jobs(self._session.rows(statement, parameters))
 
     def counters(self) -> builtins.list[Count]:
         """Jobs by queue, task and status, from the counters that triggers keep."""
@@ -79,11 +103,11 @@ class Looking(Working):
     def buckets(self, since: datetime, until: datetime | None = None) -> builtins.list[Bucket]:
         """What ended per minute, oldest first."""
         rows = self._session.rows(
-            "select * from buckets where minute between ? and ? order by minute",
-            (
-                int(values.moment(since, "since") // 60),
-                LARGEST_ID if until is None else int(values.moment(until, "until") // 60),
-            ),
+            statements.BUCKETS,
+            {
+                "since": int(values.moment(since, "since") // 60),
+                "until": LARGEST_ID if until is None else int(values.moment(until, "until") // 60),
+            },
         )
         return [Bucket(to_datetime(row[0] * 60.0), *row[1:]) for row in rows]
 
@@ -97,7 +121,7 @@ class Looking(Working):
         answer = []
         for name in sorted(names | paused.keys()):
             at, reason = paused.get(name, (None, None))
-            oldest = rows(sql.OLDEST_PENDING, {"queue": name})[0][0]
+            oldest = rows(statements.OLDEST_PENDING, {"queue": name})[0][0]
             answer.append(QueueState(name, to_datetime(at), reason, to_datetime(oldest)))
         return answer
 
@@ -105,65 +129,34 @@ class Looking(Working):
         """The ended tries of a job, oldest first."""
         rows = self._session.rows(
             "select job_id, attempt, outcome, consumer, started_at, finished_at, error, traceback "
-            "from attempts where job_id = ? order by token",
-            (self.get(job).id,),
+            "from attempts where job_id = :id order by token",
+            {"id": self.get(job).id},
         )
-        return [sql.to_attempt(row) for row in rows]
+        return [to.to_attempt(row) for row in rows]
 
     def consumers(self, *, ended: bool = False) -> builtins.list[Consumer]:
         """Live consumers by name, and with `ended` the latest that are gone."""
         rows = self._session.rows(
-            "select id, name, host, pid, queues, started_at, heartbeat_at, doing, stop_requested, ended_at "
-            "from consumers where ended_at is null or ? "
-            "order by ended_at is not null, ended_at desc, name, started_at limit ?",
-            (ended, MOST_CONSUMERS if ended else LARGEST_PAGE),
+            statements.CONSUMERS,
+            {"ended": int(ended), "limit": MOST_CONSUMERS if ended else LARGEST_PAGE},
         )
-        return [
-            Consumer(
-                id=row[0],
-                name=row[1],
-                host=row[2],
-                pid=row[3],
-                queues=tuple(json.loads(row[4])),
-                started_at=to_datetime(row[5]),
-                heartbeat_at=to_datetime(row[6]),
-                doing=row[7],
-                stop_requested=bool(row[8]),
-                ended_at=to_datetime(row[9]),
-                alive=row[9] is None and presence.alive(self._presence_path(row[0])),
-            )
-            for row in rows
-        ]
+        present = self._present([row[0] for row in rows if row[9] is None])
+        return [to.to_consumer(row, alive=row[0] in present) for row in rows]
 
     def actions(self, job: Job | int | None = None, limit: int = 100) -> builtins.list[Action]:
         """What people did, newest first."""
-        columns = "select id, at, who, verb, job_id, target, from_status, to_status, reason from actions"
         limit = values.whole(limit, "limit", least=1)
         if job is None:
-            rows = self._session.rows(f"{columns} order by id desc limit ?", (limit,))
+            rows = self._session.rows(statements.ACTIONS, {"limit": limit})
         else:
-            rows = self._session.rows(
-                f"{columns} where job_id = ? order by id desc limit ?", (values.job_id(job), limit)
-            )
-        return [
-            Action(id_, to_datetime(at), who, verb, job_id, target, _status(before), _status(after), reason)
-            for id_, at, who, verb, job_id, target, before, after, reason in rows
-        ]
+            rows = self._session.rows(statements.ACTIONS_OF, {"id": values.job_id(job), "limit": limit})
+        return [to.to_action(row) for row in rows]
 
-    def wait(self, job: Job | int, timeout: timedelta | float | None = None) -> Job:
-        """Sleep until the job has finished; looks again after each commit of anybody."""
-        deadline = None if timeout is None else self.clock.monotonic() + values.seconds(timeout, "timeout")
-        session = self._session
-        while True:
-            session.seen_version = session.data_version()
-            current = self.get(job)
-            if current.status in FINISHED:
-                return current
-            left = 3600.0 if deadline is None else deadline - self.clock.monotonic()
-            if left <= 0:
-                raise WaitTimeoutError(f"job {current.id} is still {current.status}")
-            # A consumer in another thread of this process commits on a connection of its own.
-            self.wait_for_work(timedelta(seconds=min(left, 1.0)))
+    def _jobs(self, rows: Sequence[Any], *, existed: bool = False) -> builtins.list[Job]:
+        """Rows as jobs, with the large values that stand apart from them."""
+        ids = [row[0] for row in rows if row[-1]]
+        large = self._apart(ids) if ids else {}
+        return [to.to_job(row, large, existed=existed) for row in rows]
 
 
 def _status_filter(status: str | Sequence[str] | None) -> dict[str, str | None]:
@@ -184,7 +177,3 @@ def _search_filter(search: str | None) -> dict[str, Any]:
             raise InvalidJobError(f"search by id is written id:7, not {search!r:.50}") from None
     text = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return {"search": f"%{text}%"}
-
-
-def _status(value: str | None) -> Status | None:
-    return None if value is None else Status(value)
