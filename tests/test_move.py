@@ -247,7 +247,7 @@ def run_move(old, new, stage, times=1):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", STAGES[:-2])
+@pytest.mark.parametrize("stage", ["target marked", "source closed", "copied jobs", "compared jobs"])
 def test_a_move_that_is_given_up_leaves_the_source_as_it_was(places, stage):
     old, new = places
     fill(old)
@@ -298,7 +298,7 @@ def moves_under_fire(old, new, chance, kills):
             [sys.executable, "-c", MOVE, old, new, "none", "1"], stdout=subprocess.PIPE
         )
         process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.25))
+        time.sleep(chance.uniform(0, 0.2))
         process.kill()
         process.communicate()
     assert run_move(old, new, "none").returncode == 0
@@ -312,13 +312,13 @@ def test_no_job_is_lost_or_run_twice_while_consumers_work_and_the_move_is_killed
     later = Consumers(tmp_path / "new", prefetch=5)
     later.log = consumers.log
     with pq.connect(consumers.path) as queue:
-        new = [NewJob("mark", consumers.parameters(0.001), max_attempts=1000) for _ in range(4_000)]
+        new = [NewJob("mark", consumers.parameters(0.001), max_attempts=1000) for _ in range(2_500)]
         acknowledged = {job.id for job in queue.enqueue_many(new)}
         try:
             for number in range(2):
                 consumers.start(f"consumer-{number}")
             wait_for(lambda: queue.counts()["completed"] > 0, what="work")
-            moves_under_fire(consumers.path, later.path, random.Random(seed), 6)
+            moves_under_fire(consumers.path, later.path, random.Random(seed), 4)
             with pytest.raises(pq.MovedError, match=later.path):
                 queue.enqueue("late")
             left_behind = queue.counts()["completed"]

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from pq.sqlite.act import PersistentQSQLite
+from pq.sql.rows import LARGE_PARAMETERS, LARGE_RESULT
 from pq.sqlite.ends import INLINE_LENGTH
 from pq.sqlite.session import Session, sqlite3, storage_error
-from pq.sqlite.sql import LARGE_PARAMETERS, LARGE_RESULT
+from pq.sqlite.work import PersistentQSQLite
 from pq.transfer import CHUNK_BYTES, CHUNK_ROWS, OWN_SETTINGS, REFUSAL, TABLES, Refusal, Row, Table, Transfer
 
 ERASED_AT_ONCE = 1_000
