@@ -156,8 +156,6 @@ class _Producer:
     def _submit(self) -> None:
         try:
             self.jobs += self.source.submit(math.inf if self.count is None else self.count - self.jobs)
-        except MovedError:  # trying again would not bring the queue back
-            raise
         except OSError as error:  # StorageError is one
             self.failures += 1
             if self.failures & (self.failures - 1) == 0:  # the 1st, 2nd, 4th …: a long wait fills no log
@@ -198,7 +196,7 @@ class _Producer:
             self._read_interval()
             doing = f"{self.jobs} jobs, every {self.interval:g} s"
             stop = self.queue.beat_consumer(self.identity, "cannot enqueue" if self.failures else doing)
-        except MovedError:
+        except MovedError:  # waiting would not bring the queue back
             raise
         except StorageError as error:
             log.warning("%s cannot reach the queue: %s", self.name, error)
