@@ -133,6 +133,10 @@ def test_killed_between_settle_and_publish_the_next_consumer_publishes(store, do
     assert len(store.attempts(job)) == 1
 
 
+def draft_path(draft, ending=".ipynb"):
+    return draft.place.path(draft.name(ending))
+
+
 def test_a_live_run_is_left_alone(store):
     job = store.enqueue_notebook(write_notebook(store.folder / "a.ipynb", "1"))
     taken = store.dequeue("consumer-1")
@@ -171,9 +175,8 @@ def test_a_zombie_does_not_overwrite_the_run_of_the_next_attempt(store):
     consume(store)
     before = (store.folder / store.get(job).result["run"]).read_text()
     draft = Draft.of(store.folder, zombie)
-    draft_path(draft, COMPLETED).write_text(
-        json.dumps({"metadata": {"pq": {"outcome": "completed"}}, "cells": []})
-    )
+    ended = {"metadata": {"pq": {"outcome": "completed"}}, "cells": []}
+    draft_path(draft, COMPLETED).write_text(json.dumps(ended))
     outcome = Outcome(zombie)
     assert store.settle([outcome]).lost
     after_settling(store, outcome, accepted=False)

@@ -142,15 +142,12 @@ def open_run(
 
     with opened(context) as jobs:
         place, name = find_run(jobs, job, attempt=attempt)
-        path = (
-            str(jobs.folder / place.address(name))
-            if "://" not in place.address(name)
-            else place.address(name)
-        )
         if as_json:
-            write_json({"path": path, **read(job, jobs, attempt=attempt).metadata.get("pq", {})})
+            write_json(
+                {"path": place.address(name), **read(job, jobs, attempt=attempt).metadata.get("pq", {})}
+            )
         else:
-            say(path)
+            say(place.address(name))
 
 
 def with_notebook(command: Callable[..., None]) -> Callable[..., None]:

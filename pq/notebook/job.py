@@ -232,7 +232,6 @@ class _Attempt:
     def _result(self) -> dict[str, Any]:
         from pq.notebook.recording import records
 
-        job = self._context.job
         found = self._masking.value(records(self._notebook))
         result = {"run": _address(self._context), "records": found}
         values.to_json(result, "the records of a run")
@@ -270,8 +269,8 @@ class _Attempt:
 
 
 def _address(context: Context) -> str:
-    """Where the executed notebook will lie; below the queue's folder a relative path."""
-    return place_of(context.folder).address(published(context.job.id, context.job.attempt))
+    """Where the executed notebook will lie."""
+    return place_of(context.folder).reference(published(context.job.id, context.job.attempt))
 
 
 def _trusted(notebook: Any, folder: Path) -> Path:

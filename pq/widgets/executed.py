@@ -35,19 +35,18 @@ def read_run(folder: Path, job_id: int, attempt: int) -> dict[str, Any]:
     Raises NotebookError where it cannot be read.
     """
     place, name = place_of(folder), published(job_id, attempt)
-    path = place.address(name) if "://" in place.address(name) else str(folder / place.address(name))
     try:
         notebook = json.loads(place.read(name, MOST_BYTES))
         cells = [cell for cell in notebook["cells"] if isinstance(cell, dict)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise NotebookError(f"cannot read {path}: {error}") from None
+        raise NotebookError(f"cannot read {place.address(name)}: {error}") from None
     failed = next((index for index, cell in enumerate(cells) if _has_failed(cell)), None)
     first = 0 if failed is None else max(0, failed - BEFORE)
     shown = cells[first : first + MOST_CELLS]
     return {
         "job": job_id,
         "attempt": attempt,
-        "path": clean(path),
+        "path": clean(place.address(name)),
         "total": len(cells),
         "first": first + 1,
         "failed": None if failed is None else failed + 1,
