@@ -63,11 +63,11 @@ def test_a_run_is_published_there_and_everybody_reads_it_from_there(store, place
     assert shown(store) == {"1": ["1.ipynb"], "2": ["1.ipynb"]}
     assert not (store.folder / "runs").exists()
     run = pq.open_run(jobs[0], store)
-    assert (run.metadata.pq.outcome, run.metadata.pq.cell) == ("failed", 3)
+    assert (run.metadata.pq.outcome, run.metadata.pq.cell) == ("failed", 4)
     assert run.metadata.papermill.output_path == place_of(store.folder).reference("1/1.ipynb")
     assert store.get(jobs[1]).result["run"] == place_of(store.folder).address("2/1.ipynb")
     assert compare(store, *jobs).facts["outcome"] == ("failed", "completed")
-    assert (runs(store.folder, 1), read_run(store.folder, 1, 1)["failed"]) == ([1], 3)
+    assert (runs(store.folder, 1), read_run(store.folder, 1, 1)["failed"]) == ([1], 4)
     with pytest.raises(pq.NotebookMissingError, match="there are those of attempt 1"):
         pq.open_run(jobs[0], store, attempt=2)
     told = answer(CommandLine(store.path)("open", "1", "--json"))
@@ -108,7 +108,7 @@ def test_consumers_with_different_folders_publish_to_one_place_and_close_each_ot
     other = None
     try:
         wait_for(mark.exists, what="the run to begin")
-        wait_for(lambda: running(store, slow) == 3, what="the draft to tell the third cell")
+        wait_for(lambda: running(store, slow) == 4, what="the note to tell the last cell")
         quick = store.enqueue_notebook(write_notebook(store.folder / "quick.ipynb", "1 + 1"))
         os.killpg(one.pid, signal.SIGKILL)
         one.wait()
@@ -121,7 +121,7 @@ def test_consumers_with_different_folders_publish_to_one_place_and_close_each_ot
                 process.wait()
     assert shown(store) == {"1": ["1.ipynb"], "2": ["1.ipynb"]}
     closed = pq.open_run(slow, store)
-    assert (closed.metadata.pq.outcome, closed.metadata.pq.cell) == ("consumer died", 3)
+    assert (closed.metadata.pq.outcome, closed.metadata.pq.cell) == ("consumer died", 4)
     assert closed.metadata.pq.consumer == "one"
     assert pq.open_run(quick, store).metadata.pq.outcome == "completed"
 

@@ -1,9 +1,9 @@
 """Runs as files: drafts while a notebook runs, published once its end was stored, closed for the dead.
 
 A draft is `.running/JOB-ATTEMPT-TOKEN.ipynb` in the place of runs, beside a `.cell` file with the number of
-the cell that runs; when the notebook has ended it becomes `.completed.ipynb` or `.ended.ipynb`. The token is in the
-name, so a consumer that lost its lease can never touch the run of another. All drafts of a queue stand
-in one folder, so that the look for dead ones costs nothing however many runs there are.
+the cell that runs; when the notebook has ended it becomes `.completed.ipynb` or `.ended.ipynb`. The token
+is in the name, so a consumer that lost its lease can never touch the run of another. All drafts stand in one
+folder, so that the look for dead ones costs nothing however many runs there are.
 """
 
 import json
