@@ -1,4 +1,4 @@
-"""How PostgreSQL writes the ends of tries that are not all completed; those have one statement of their own."""
+"""How PostgreSQL writes ends of tries where not all are completed; those have a statement of their own."""
 
 from pq.postgresql import sql
 from pq.postgresql.session import Session

@@ -118,10 +118,11 @@ class Listener:
             self._changed.notify_all()
         while not self._closed:
             self._take(connection, held)
-            ready, _, _ = select.select([connection.fileno(), self._wake_me], [], [], 1.0)
-            if self._wake_me in ready:
+            server, waker = connection.fileno(), self._wake_me.fileno()
+            ready, _, _ = select.select([server, waker], [], [], 1.0)
+            if waker in ready:
                 self._wake_me.recv(4096)
-            if connection.fileno() in ready:
+            if server in ready:
                 words = list(connection.notifies(timeout=0))
                 with self._changed:
                     self._heard.update(word.payload for word in words)

@@ -239,20 +239,21 @@ begin
         where {_ANY};
     if exists (select 1 from pq.group_limits) then
         perform pq.fit(job_group) from (
-            select distinct old.job_group
-            from old_jobs as old join new_jobs as new using (id)
-            where exists (select 1 from pq.group_limits as limits where limits.job_group = old.job_group)
-                and old.status <> new.status
-                and (new.status = 'blocked'
-                    or (old.status in ('pending', 'processing') and new.status <> 'processing'))
+            select distinct before.job_group
+            from old_jobs as before join new_jobs as after using (id)
+            where exists (select 1 from pq.group_limits as limits where limits.job_group = before.job_group)
+                and before.status <> after.status
+                and (after.status = 'blocked'
+                    or (before.status in ('pending', 'processing') and after.status <> 'processing'))
             order by 1) as moved;
     end if;
     if exists (select 1 from new_jobs where status = 'pending') then
         perform pq.wake(queue) from (
-            select distinct new.queue
-            from old_jobs as old join new_jobs as new using (id)
-            where new.status = 'pending'
-                and (old.status <> 'pending' or old.assigned_to is distinct from new.assigned_to)) as fresh;
+            select distinct after.queue
+            from old_jobs as before join new_jobs as after using (id)
+            where after.status = 'pending'
+                and (before.status <> 'pending'
+                    or before.assigned_to is distinct from after.assigned_to)) as fresh;
     end if;
     return null;
 end $$;
@@ -287,10 +288,10 @@ create function pq.promote(moment double precision) returns void language sql as
 $$;
 
 -- Sums up what was appended; one at a time, and nobody waits for it.
-create function pq.fold(least bigint) returns void language plpgsql as $$
+create function pq.fold(fewest bigint) returns void language plpgsql as $$
 begin
-    if (select count(*) from (select 1 from pq.counter_deltas limit least) as few) < least
-            and (select count(*) from (select 1 from pq.bucket_deltas limit least) as few) < least
+    if (select count(*) from (select 1 from pq.counter_deltas limit fewest) as few) < fewest
+            and (select count(*) from (select 1 from pq.bucket_deltas limit fewest) as few) < fewest
             or not pg_try_advisory_xact_lock({FOLD_LOCK}) then
         return;
     end if;

@@ -1,4 +1,4 @@
-"""One thread's way to the server: pooled connections, transactions with savepoints, errors as StorageError."""
+"""One thread's way to the server: pooled connections, transactions with savepoints, its errors as ours."""
 
 import os
 import re
@@ -40,9 +40,11 @@ def native(statement: str) -> str:
 
 def without_secrets(url: "URL") -> str:
     """The address as it may be shown."""
-    shown = url._replace(password=None, query={
-        name: value for name, value in url.query.items() if name not in SECRET_OPTIONS})  # fmt: skip
-    return shown.set(drivername="postgresql").render_as_string(hide_password=False)
+    from sqlalchemy import URL
+
+    options = {name: value for name, value in url.query.items() if name not in SECRET_OPTIONS}
+    shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, options)
+    return shown.render_as_string(hide_password=False)
 
 
 def storage_error(error: Exception, place: str) -> StorageError:
@@ -92,11 +94,11 @@ def set_up_connection(connection: Any) -> None:
 def connect_alone(engine: "Engine") -> "psycopg.Connection[Any]":
     """A connection outside the pool."""
     arguments, options = engine.dialect.create_connect_args(engine.url)
-    connection: psycopg.Connection[Any] = engine.dialect.connect(
+    connection: Any = engine.dialect.connect(
         *arguments, **options, connect_timeout=10, application_name="pq listener",
         keepalives_idle=15, keepalives_interval=5, keepalives_count=3)  # fmt: skip
     set_up_connection(connection)
-    return connection
+    return connection  # type: ignore[no-any-return]  # the psycopg dialect's
 
 
 class Session:

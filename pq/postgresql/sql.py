@@ -133,7 +133,8 @@ order by claimed.assigned_to is null, claimed.priority desc, claimed.id
 _BUCKET = """
     insert into pq.bucket_deltas
     select cast(floor(finished_at / 60) as bigint), queue, task, 'completed',
-        cast(floor(4 * log(2, cast(greatest(finished_at - started_at, 0.001) / 0.001 as numeric))) as integer),
+        cast(floor(4 / ln(cast(2 as double precision))
+            * ln(greatest(finished_at - started_at, 0.001) / 0.001)) as integer),
         1, greatest(finished_at - started_at, 0)
     from ended"""
 
@@ -187,7 +188,9 @@ select
     exists (
         select 1 from unnest(cast(:queues as text[])) as wanted (name)
         where not exists (select 1 from queues where queues.name = wanted.name) and (
-            exists (select 1 from jobs where status = 'pending' and assigned_to is null and queue = wanted.name)
+            exists (
+                select 1 from jobs
+                where status = 'pending' and assigned_to is null and queue = wanted.name)
             or exists (
                 select 1 from jobs
                 where status = 'pending' and assigned_to = :consumer and queue = wanted.name))),
@@ -275,7 +278,8 @@ returning stop_requested
 ABSENT = """
 select id from consumers
 where ended_at is null
-    and case when pg_try_advisory_lock_shared(presence) then pg_advisory_unlock_shared(presence) else false end
+    and case when pg_try_advisory_lock_shared(presence) then pg_advisory_unlock_shared(presence)
+        else false end
 """
 
 UP_SECONDS = "select extract(epoch from clock_timestamp() - pg_postmaster_start_time())"

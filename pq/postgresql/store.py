@@ -150,8 +150,10 @@ class Store(PersistentQInterface):
         secret = {} if address.password is None else {"PGPASSWORD": str(address.password)}
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         command = [program, "--format=custom", "--schema=pq", f"--file={target}", f"--dbname={self.url}"]
-        done = subprocess.run(
-            command, env=os.environ | secret, capture_output=True, text=True, check=False)  # fmt: skip
+        environment = os.environ | secret
+        done = subprocess.run(  # noqa: S603  # no shell; the address was parsed
+            command, env=environment, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             with suppress(OSError):
                 target.unlink()

@@ -411,6 +411,6 @@ class PersistentQSQLAlchemy(Store, Acting):
                 raise
         return super().resubmit(job, reason=reason, by=by)
 
-    def _forget_buckets(self, session: Session, minute: int) -> None:
+    def _forget_buckets(self, session: Any, minute: int) -> None:
         session.execute("delete from pq.bucket_totals where minute < :minute", {"minute": minute})
         session.execute("delete from pq.bucket_deltas where minute < :minute", {"minute": minute})
