@@ -6,6 +6,7 @@ from pq.clock import Clock
 from pq.errors import StorageError
 from pq.interface import PersistentQInterface
 from pq.settings import read_settings
+from pq.transfer import Transfer
 
 
 def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> PersistentQInterface:
@@ -16,19 +17,35 @@ def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = 
     """
     settings = read_settings()
     place = os.fspath(settings.database if url is None else url)
-    scheme, separator, rest = place.partition("://")
-    if not separator:
-        path = place
-    elif scheme == "sqlite" and rest.startswith("/"):
-        path = rest[1:]
-    elif scheme in {"postgresql", "postgres", "postgresql+psycopg"}:
+    if is_server(place):
         from pq.postgresql import PersistentQSQLAlchemy
 
         return PersistentQSQLAlchemy(place, clock=clock, settings=settings)
-    else:
-        raise StorageError(
-            f"cannot open a queue at {scheme}://…: give the path of an SQLite file, or postgresql://…"
-        )
+    path = _file(place)
     from pq.sqlite import PersistentQSQLite
 
     return PersistentQSQLite(path, clock=clock, settings=settings)
+
+
+def open_for_move(url: str) -> Transfer:
+    """One end of a move; unlike `connect` it opens a queue that has moved, or that a move still fills."""
+    path = _file(url)
+    from pq.sqlite.transfer import SQLiteTransfer
+
+    return SQLiteTransfer(path)
+
+
+def is_server(place: str) -> bool:
+    """Whether it is the address of a PostgreSQL server."""
+    return place.startswith(("postgresql://", "postgres://", "postgresql+psycopg://"))
+
+
+def _file(place: str) -> str:
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return place
+    if scheme == "sqlite" and rest.startswith("/"):
+        return rest[1:]
+    raise StorageError(
+        f"cannot open a queue at {scheme}://…: give the path of an SQLite file, or postgresql://…"
+    )

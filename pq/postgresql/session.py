@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pq.errors import StorageError
+from pq.transfer import MOVE_OUT, REFUSAL, moved_error
 
 if TYPE_CHECKING:
     import psycopg
@@ -182,7 +183,7 @@ class Session:
             try:
                 yield self._open
             except psycopg.Error as error:
-                raise storage_error(error, self._place) from error
+                raise self._ours(error) from error
             return
         try:
             pooled = self._check_out()
@@ -198,10 +199,23 @@ class Session:
         except psycopg.Error as error:
             if pooled.driver_connection.broken:
                 pooled.invalidate()
-            raise storage_error(error, self._place) from error
+            raise self._ours(error) from error
         finally:
             with suppress(psycopg.Error):
                 pooled.close()
+
+    def _ours(self, error: Exception) -> StorageError:
+        """The error of the queue that tells of this one of the server's."""
+        if REFUSAL not in str(error):
+            return storage_error(error, self._place)
+        pooled = self._check_out()
+        try:
+            rows = pooled.driver_connection.execute(
+                "select value from pq.settings where name = %s", (MOVE_OUT,)
+            ).fetchall()
+        finally:
+            pooled.close()
+        return moved_error(self._place, rows[0][0] if rows else None)
 
     def _check_out(self) -> Any:
         """A connection on which the server has not hung up: an idle one has nothing to be read."""

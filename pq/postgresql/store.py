@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from pq.postgresql import schema, sql
 from pq.postgresql.listening import Listener
 from pq.postgresql.session import Session, connect_alone, open_engine, without_secrets
 from pq.settings import Settings, read_settings
+from pq.transfer import MOVE_IN, MOVE_OUT, check_open
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,11 +28,18 @@ OLDEST_SERVER = 13
 class Store(PersistentQInterface):
     """A schema `pq` in a database that many processes and threads use; a connection is only borrowed."""
 
-    def __init__(self, url: str, *, clock: Clock | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        settings: Settings | None = None,
+        even_if_moved: bool = False,
+    ) -> None:
         """Open the database at `url`, and make the tables where they are missing.
 
         Without `clock` all times are the server's. A password is better kept out of `url`: in
-        PGPASSWORD, or in ~/.pgpass.
+        PGPASSWORD, or in ~/.pgpass. `even_if_moved` is for `pq move`, which others must not come before.
         """
         try:
             from sqlalchemy.engine import make_url
@@ -60,6 +67,8 @@ class Store(PersistentQInterface):
         self._closed = False
         try:
             self._prepare()
+            if not even_if_moved:
+                check_open(self.url, self.setting(MOVE_OUT), self.setting(MOVE_IN))
         except BaseException:
             self.close()
             raise
@@ -192,6 +201,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
         return "unknown"
-
-
-__all__ = ["Iterator", "Store"]

@@ -1,4 +1,4 @@
-"""What producers and consumers do: enqueue, claim, heartbeat, settle, rescue, wait."""
+"""What consumers do, and what differs where people act: claim, heartbeat, settle, rescue, wait."""
 
 import json
 import os
@@ -7,22 +7,20 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
 from pq import values
 from pq.errors import CancelRequestedError, LeaseLostError, StorageError, WaitTimeoutError
 from pq.interface import DEFAULT_QUEUES, LEASE
-from pq.job import FINISHED, Job, NewJob
+from pq.job import FINISHED, Job
 from pq.postgresql import sql
 from pq.postgresql.ends import Ends
+from pq.postgresql.producing import FOLD_ROWS, Producing
 from pq.postgresql.session import Session
-from pq.postgresql.store import Store
 from pq.records import Outcome, Settled
 from pq.sql import statements
-from pq.sql.act import Acting
-from pq.sql.rows import checked_progress, checked_result, new_row, to_job
+from pq.sql.rows import checked_progress, checked_result, to_job
 
 SLOW_POLL_SECONDS = 1.0
 SECOND_LOOK_SECONDS = 0.05
@@ -30,79 +28,11 @@ ABSENT_SECONDS = 1.0
 """How long a consumer may be without its lock, because it connects anew, before it counts as dead."""
 GRACE_SECONDS = 10.0
 """After a start of the server all consumers connect anew; until then only leases tell who is gone."""
-FOLD_ROWS = 500
 UNIQUE_VIOLATION = "23505"
-FIELDS = ("task", "queue", "priority", "parameters", "tags", "group", "unique_key", "due_at", "delay",
-          "timeout", "max_attempts")  # fmt: skip
 
 
-class PersistentQSQLAlchemy(Store, Acting):
+class PersistentQSQLAlchemy(Producing):
     """The queue in a PostgreSQL database, by way of SQLAlchemy's pool and psycopg."""
-
-    filters = sql.FILTERS
-
-    def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Job]:
-        """Store all of the jobs, or none, in one durable transaction."""
-        rows = [self._new_row(job) for job in jobs]
-        if not rows:
-            return []
-        session = self._session
-        # Who meets a twin has to look for it, which is a second statement.
-        together = len(rows) > 1 and any(row["unique_key"] is not None for row in rows)
-        with session.write() if together else nullcontext():
-            stored = self._insert(session, rows)
-        if any(job.status == "blocked" for job in stored):
-            # The trigger has let in those that fit.
-            found = {job.id: job for job in self._read(sql.GET_MANY, {"ids": [job.id for job in stored]})}
-            stored = [job if job.existed else found.get(job.id, job) for job in stored]
-        self._fold_after(len(rows))
-        return stored
-
-    def _new_row(self, job: NewJob) -> dict[str, Any]:
-        """As `new_row`, but the server adds the delay to its own clock."""
-        row = new_row(job, 0.0, self.settings.max_attempts)
-        absolute = job.due_at is not None
-        return row | {
-            "due_at": row["due_at"] if absolute else None,
-            "delay": 0.0 if absolute else row["due_at"],
-        }
-
-    def _insert(self, session: Session, rows: list[dict[str, Any]]) -> list[Job]:
-        """New jobs, and for those that have a twin the twin."""
-        answer: dict[int, Job] = {}
-        missing = list(range(len(rows)))
-        while missing:
-            if len(missing) == 1:
-                found = session.rows(sql.INSERT_ONE, rows[missing[0]] | self._clocks)
-                places = [(missing[0], row) for row in found]
-            else:
-                columns: dict[str, Any] = {
-                    name: [rows[place][name] for place in missing] for name in FIELDS}  # fmt: skip
-                found = session.rows(sql.INSERT, columns | self._clocks)
-                places = [(missing[row[0] - 1], row[1:]) for row in found if row[1] is not None]
-            answer |= {place: to_job(row, {}) for place, row in places}
-            missing = [place for place in missing if place not in answer]
-            if missing:
-                keys = [rows[place]["unique_key"] for place in missing]
-                twins = {
-                    job.unique_key: job
-                    for job in self._jobs(session.rows(sql.TWINS, {"keys": keys}), existed=True)
-                }
-                answer |= {
-                    place: twins[rows[place]["unique_key"]]
-                    for place in missing
-                    if rows[place]["unique_key"] in twins
-                }
-                # A twin may have finished meanwhile: then there is room for the new one.
-                missing = [place for place in missing if place not in answer]
-        return [answer[place] for place in range(len(rows))]
-
-    def _fold_after(self, changes: int) -> None:
-        """Now and then sum up the counters: where nobody consumes, nobody else does."""
-        self._unfolded = getattr(self, "_unfolded", 0) + changes
-        if self._unfolded > 4 * FOLD_ROWS and not self._session.in_transaction:
-            self._unfolded = 0
-            self._session.execute("select pq.fold(:least)", {"least": FOLD_ROWS})
 
     # -- taking -----------------------------------------------------------------------------------
 
