@@ -10,13 +10,18 @@ from pq.transfer import Transfer
 
 
 def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> PersistentQInterface:
-    """Open a queue, and make its file where it is missing.
+    """Open a queue, and make its file or its tables where they are missing.
 
-    `url` is a path, `sqlite:///path`, or None for the setting PQ_URL, else QUEUE_DB_FILE, else queue.db.
-    Raises StorageError with the way out.
+    `url` is a path, `sqlite:///path`, `postgresql://…`, or None for the setting PQ_URL, else QUEUE_DB_FILE,
+    else queue.db. Raises StorageError with the way out.
     """
     settings = read_settings()
-    path = _file(os.fspath(settings.database if url is None else url))
+    place = os.fspath(settings.database if url is None else url)
+    if is_server(place):
+        from pq.postgresql import PersistentQSQLAlchemy
+
+        return PersistentQSQLAlchemy(place, clock=clock, settings=settings)
+    path = _file(place)
     from pq.sqlite import PersistentQSQLite
 
     return PersistentQSQLite(path, clock=clock, settings=settings)
@@ -30,10 +35,17 @@ def open_for_move(url: str) -> Transfer:
     return SQLiteTransfer(path)
 
 
+def is_server(place: str) -> bool:
+    """Whether it is the address of a PostgreSQL server."""
+    return place.startswith(("postgresql://", "postgres://", "postgresql+psycopg://"))
+
+
 def _file(place: str) -> str:
     scheme, separator, rest = place.partition("://")
     if not separator:
         return place
     if scheme == "sqlite" and rest.startswith("/"):
         return rest[1:]
-    raise StorageError(f"cannot open a queue at {scheme}://…: give the path of an SQLite file")
+    raise StorageError(
+        f"cannot open a queue at {scheme}://…: give the path of an SQLite file, or postgresql://…"
+    )

@@ -18,7 +18,7 @@ FLOORS = [
     ["pq.records", "pq.values", "pq.settings", "pq.transfer"],
     ["pq.interface"],
     ["pq.sql"],
-    ["pq.sqlite"],
+    ["pq.sqlite", "pq.postgresql"],
 ]
 HEAVY = {"pandas", "papermill", "voila", "IPython", "ipywidgets", "anywidget", "sqlalchemy", "nbformat"}
 
