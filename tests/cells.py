@@ -1,52 +1,132 @@
-"""What the cells of an executed notebook say, without what differs between any two runs."""
+"""Running cells in a kernel, for tests, and a process that owns kernels and is killed."""
 
-import json
-import re
-from typing import Any
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import psutil
+import pytest
+from processes import wait_for
 
-def told(notebook: Any) -> list[tuple[str, int | None, list[Any]]]:
-    """Of each code cell: its source, its execution count, its outputs."""
-    return [
-        (cell.source, cell.execution_count, merged(cell.outputs))
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+from pq.kernels.pool import KernelPool
+from pq.system import processes
 
-
-def merged(outputs: Any) -> list[Any]:
-    """Neighbouring pieces of one stream are one: where they are cut is a matter of time."""
-    found: list[Any] = []
-    for output in map(plain, outputs):
-        if found and isinstance(output, dict) and output.get("output_type") == "stream":
-            last = found[-1]
-            if isinstance(last, dict) and last.get("name") == output["name"]:
-                last["text"] += output["text"]
-                continue
-        found.append(output)
-    return sorted(found, key=lambda one: isinstance(one, dict) and one.get("name") == "stderr")
-
-
-def plain(output: Any) -> Any:
-    """What an output says, without process ids, addresses and measured times."""
-    text = re.sub(r"ipykernel_\d+", "ipykernel", json.dumps(output))
-    output = json.loads(re.sub(r"\b0x[0-9a-f]{6,}", "0x", text))
-    if "Wall time" in text or "CPU times" in text:
-        return output["output_type"]
-    if "application/vnd.jupyter.widget-view+json" in text:
-        return "widget"
-    if output["output_type"] == "error":
-        return output["ename"], output["evalue"]
-    return output
+OWNER = """
+import logging, sys, time
+from pq.kernels.pool import KernelPool
+logging.basicConfig()
+cell, folder, cold = sys.argv[1:]
+pool = KernelPool(folder=folder)
+pool.__enter__()
+kernel = pool.start(None, cwd=folder, cold=cold == "cold")
+client = kernel.client()
+client.execute(cell)
+print(pool.server_pid, kernel.pid, kernel.mode, flush=True)
+time.sleep(600)
+"""
 
 
-def kinds(outputs: list[Any]) -> list[Any]:
-    """What an output is, where what it says differs from run to run."""
-    return [
-        (output["output_type"], output.get("name"), sorted(output.get("data", {})))
-        if isinstance(output, dict)
-        else output
-        if isinstance(output, str)
-        else output[0]
-        for output in outputs
-    ]
+@pytest.fixture(scope="module")
+def pool():
+    with KernelPool(preload=("numpy", "pandas")) as pool:
+        yield pool
+
+
+@pytest.fixture
+def private():
+    """Sockets lie in it, and a test's own folder has a path too long for them."""
+    folder = Path(tempfile.mkdtemp(prefix="pq-test-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request):
+    """In place of conftest's: the pool of these tests may go on, with one spare kernel and nothing else."""
+    pool = request.getfixturevalue("pool") if "pool" in request.fixturenames else None
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    if pool is None:
+        wait_for(lambda: not _more_than(before), 10, "the end of all processes")
+    else:
+        wait_for(lambda: len(psutil.Process(pool.server_pid).children(recursive=True)) == 1, 10, "one spare")
+
+
+def _more_than(before):
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.pid not in before and "pq." in " ".join(child.cmdline())]
+
+
+@dataclass
+class Said:
+    """What came of one cell."""
+
+    text: str = ""
+    error: str | None = None
+    reply: dict = field(default_factory=dict)
+
+
+def run_cell(client, code, seconds=30):
+    """Run it to its end; its output and result as text."""
+    said, ident = Said(), client.execute(code)
+    while True:
+        message = client.get_iopub_msg(timeout=seconds)
+        if message["parent_header"].get("msg_id") != ident:
+            continue
+        content = message["content"]
+        if message["msg_type"] == "stream":
+            said.text += content["text"]
+        elif message["msg_type"] in ("execute_result", "display_data"):
+            said.text += content["data"]["text/plain"]
+        elif message["msg_type"] == "error":
+            said.error = f"{content['ename']}: {content['evalue']}"
+        elif message["msg_type"] == "status" and content["execution_state"] == "idle":
+            break
+    said.reply = client.get_shell_msg(timeout=seconds)["content"]
+    return said
+
+
+def run_once(pool, code, **options):
+    """The text of one cell in a kernel of its own."""
+    options.setdefault("cwd", Path.cwd())
+    kernel = pool.start(None, **options)
+    client = kernel.client()
+    try:
+        said = run_cell(client, code)
+        assert said.error is None, said.error
+        return said.text.strip().strip("'")
+    finally:
+        client.stop_channels()
+        kernel.kill()
+
+
+class Owner:
+    """A process with a kernel that runs a cell; everything below it carries a marker."""
+
+    def __init__(self, cell, folder, cold=False):
+        self.system = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWNER, cell, str(folder), "cold" if cold else "warm"],
+            env=dict(os.environ, PQ_SYSTEM=self.system),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        server, kernel, self.mode = self.process.stdout.readline().split()
+        self.server, self.kernel = int(server), int(kernel)
+
+    def processes(self):
+        return processes.marked(self.system)
+
+    def others(self):
+        """All but the owner itself."""
+        return [process for process in self.processes() if process.pid != self.process.pid]
+
+    def close(self):
+        processes.end_marked(self.system)
+        self.process.wait(10)
+        self.process.stdout.close()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pq
-from cells import told
+from executed_cells import told
 from notebooks import consume, plain_papermill, write_notebook
 from pq.notebook.inspecting import read_notebook
 from pq.notebook.job import _prepared
