@@ -4,11 +4,11 @@ import ast
 
 import papermill
 import pytest
+from executed_cells import told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pq
-from executed_cells import told
 from notebooks import consume, plain_papermill, write_notebook
 from pq.notebook.inspecting import read_notebook
 from pq.notebook.job import _prepared

@@ -305,7 +305,7 @@ class PersistentQSQLite(Store, Acting):
         return bool(rows and rows[0][0])
 
     def unregister_consumer(self, consumer_id: str) -> None:
-        """Drop its presence; one that leaves jobs behind is entered as ended by the rescue that takes them."""
+        """Drop its presence; the rescue that takes the jobs which it leaves behind enters it as ended."""
         session = self._session
         with session.write():
             session.execute(sql.UNREGISTER, {"now": self.clock.now(), "consumer": consumer_id})
