@@ -1,7 +1,7 @@
 """What is compared: pq, a loop written by hand on sqlite3, and a bare fsync; each one a folder and verbs.
 
-A contender is opened in a folder of its own. `fill` makes jobs before the clock runs, `enqueue` stores
-durable jobs and `work` takes and finishes some; both give how many.
+A contender is opened at a place of its own: a folder, or a server's address. `fill` makes jobs before the
+clock runs, `enqueue` stores durable jobs and `work` takes and finishes some; both give how many.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import json
 import os
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pq
-from pq.sqlite import PersistentQSQLite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from pq.job import Job
 
@@ -46,7 +45,7 @@ class Contender:
     jobs_per_second = 15_000
     """More than it can do in a second, so that the queue is not emptied while the clock runs."""
 
-    def __init__(self, place: Path, number: int = 0) -> None:
+    def __init__(self, place: str, number: int = 0) -> None:
         self.place = place
         self.consumer = f"consumer-{number}"
 
@@ -78,10 +77,14 @@ class Fused(Contender):
 
     batch = 1
 
-    def __init__(self, place: Path, number: int = 0) -> None:
+    def __init__(self, place: str, number: int = 0) -> None:
         super().__init__(place, number)
-        self.queue = PersistentQSQLite(place / "queue.db")
+        self.queue = pq.connect(self.address())
         self.taken: list[Job] = []
+
+    def address(self) -> str:
+        """What `pq.connect` opens."""
+        return str(Path(self.place, "queue.db"))
 
     def durability(self) -> str:
         with self.queue.transaction() as db:
@@ -195,9 +198,9 @@ class ByHand(Contender):
     """
     batch = 1
 
-    def __init__(self, place: Path, number: int = 0) -> None:
+    def __init__(self, place: str, number: int = 0) -> None:
         super().__init__(place, number)
-        self.connection = sqlite3.connect(place / "jobs.db", isolation_level=None, timeout=60)
+        self.connection = sqlite3.connect(Path(place, "jobs.db"), isolation_level=None, timeout=60)
         for statement in ("pragma journal_mode = wal", "pragma synchronous = full", self.SCHEMA, self.INDEX):
             self.connection.execute(statement)
         self.taken: list[Any] = []
@@ -270,9 +273,9 @@ class ByHandFusedBatch(ByHandFused):
 class BareSync(Contender):
     """No queue at all: what one durable write of 4 kB costs here."""
 
-    def __init__(self, place: Path, number: int = 0) -> None:
+    def __init__(self, place: str, number: int = 0) -> None:
         super().__init__(place, number)
-        self.file = os.open(place / f"bare-{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.file = os.open(Path(place, f"bare-{number}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def durability(self) -> str:
         return "append, fsync"

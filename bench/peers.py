@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from contenders import PARAMETERS, Contender, chunks, pragmas
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Huey(Contender):
@@ -23,14 +21,14 @@ class Huey(Contender):
     jobs_per_second = 6_000
     results = False
 
-    def __init__(self, place: Path, number: int = 0) -> None:
+    def __init__(self, place: str, number: int = 0) -> None:
         super().__init__(place, number)
         self.huey, self.task = self._open(fsync=True)
 
     def _open(self, *, fsync: bool) -> tuple[Any, Any]:
         from huey import SqliteHuey  # type: ignore[import-untyped]  # noqa: PLC0415  # may be missing
 
-        huey = SqliteHuey(filename=str(self.place / "huey.db"), fsync=fsync, results=self.results)
+        huey = SqliteHuey(filename=str(Path(self.place, "huey.db")), fsync=fsync, results=self.results)
         huey.store_none = True
         return huey, huey.task(name="bench")(_nothing)
 
@@ -80,11 +78,11 @@ class LiteQueue(Contender):
 
     jobs_per_second = 6_000
 
-    def __init__(self, place: Path, number: int = 0) -> None:
+    def __init__(self, place: str, number: int = 0) -> None:
         super().__init__(place, number)
         from litequeue import LiteQueue as Queue  # type: ignore[import-untyped]  # noqa: PLC0415  # may be missing
 
-        self.queue = Queue(str(place / "litequeue.db"))
+        self.queue = Queue(str(Path(place, "litequeue.db")))
         self.queue.conn.execute("pragma synchronous = full")
 
     def durability(self) -> str:
@@ -132,12 +130,12 @@ class PersistQueue(Contender):
     jobs_per_second = 6_000
     clear_every = 100
 
-    def __init__(self, place: Path, number: int = 0) -> None:
+    def __init__(self, place: str, number: int = 0) -> None:
         super().__init__(place, number)
         from persistqueue import SQLiteAckQueue  # noqa: PLC0415  # may be missing
         from persistqueue.serializers import json as as_json  # noqa: PLC0415  # may be missing
 
-        self.queue = SQLiteAckQueue(str(place), serializer=as_json, auto_resume=False)
+        self.queue = SQLiteAckQueue(place, serializer=as_json, auto_resume=False)
         self.acknowledged = 0
 
     def durability(self) -> str:

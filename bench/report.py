@@ -87,11 +87,16 @@ def asked(rows: Iterable[tuple[str, str, str, bool]]) -> str:
 
 
 def tell(name: str, parts: Sequence[str], *, write: bool) -> None:
-    """Print the results, and with `write` put them between their marks in README.md."""
+    """Print the results, and with `write` put them between their marks in README.md.
+
+    `name` is the script's, with the options that make its results another section.
+    """
+    script, _, options = name.partition(" ")
+    command = f"bench/{script}.py {options} --write" if options else f"bench/{script}.py --write"
     text = "\n\n".join(parts)
     print(text)
     if write:
-        begin, end = f"<!-- {name}: written by bench/{name}.py --write -->", f"<!-- end of {name} -->"
+        begin, end = f"<!-- {name}: written by {command} -->", f"<!-- end of {name} -->"
         before, _, rest = README.read_text().partition(begin)
         _, _, after = rest.partition(end)
         README.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")

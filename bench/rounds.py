@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import shutil
 import sqlite3
 import statistics
 import sys
@@ -13,18 +11,24 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from contenders import OURS
-from peers import PEERS
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence
 
-KINDS = OURS | PEERS
+    from contenders import Contender
+    from places import Places
+
 START_LIMIT_SECONDS, END_LIMIT_SECONDS = 60, 120
 # A fork of a parent that never opened a database is safe, and starts in a millisecond.
 _START = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 _processes: Any = multiprocessing.get_context(_START)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Who is measured, by name, and where their jobs stand."""
+
+    kinds: Mapping[str, type[Contender]]
+    places: Places
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,13 @@ class Result:
 Results = dict[Lane, Result]
 
 
-def measure(lanes: Sequence[Lane], folder: Path, *, rounds: int, seconds: float) -> Results:
+def measure(lanes: Sequence[Lane], ground: Ground, *, rounds: int, seconds: float) -> Results:
     """All lanes, one after the other, again and again."""
     results: Results = defaultdict(Result)
     for number in range(rounds):
         for lane in lanes:
             _show(f"round {number + 1} of {rounds}: {lane.processes} x {lane.name}, {lane.verb}")
-            _enter(results[lane], _run(lane, folder, seconds))
+            _enter(results[lane], _run(lane, ground, seconds))
     _show("")
     return dict(results)
 
@@ -83,11 +87,11 @@ def ratio(results: Results, one: Lane, others: Iterable[Lane]) -> float:
     )
 
 
-def durability(name: str, folder: Path) -> str:
+def durability(name: str, ground: Ground) -> str:
     """Journal mode and synchronous, as the contender's own connection says."""
     answers = _processes.SimpleQueue()
-    place = _fresh(folder / "look")
-    _together([_processes.Process(target=_look, args=(name, place, answers))])
+    place = ground.places.fresh("look")
+    _together([_processes.Process(target=_look, args=(ground.kinds[name], place, answers))])
     return str(answers.get())
 
 
@@ -105,46 +109,30 @@ def _enter(result: Result, shares: list[Share]) -> None:
     result.locked += sum(share.locked for share in shares)
 
 
-def _run(lane: Lane, folder: Path, seconds: float) -> list[Share]:
-    """One round of one lane, in a copy of a folder that is filled once."""
-    place = folder / "run"
-    shutil.rmtree(place, ignore_errors=True)
+def _run(lane: Lane, ground: Ground, seconds: float) -> list[Share]:
+    """One round of one lane, in a copy of a place that is filled once."""
     if lane.verb == "work":
-        shutil.copytree(_filled(lane.name, folder, seconds), place)
-        _sync(place)
+        place = ground.places.copy(_filled(ground.kinds[lane.name], ground.places, seconds), "run")
     else:
-        _fresh(place)
+        place = ground.places.fresh("run")
     barrier, answers = _processes.Barrier(lane.processes), _processes.SimpleQueue()
+    kind = ground.kinds[lane.name]
     _together(
         [
-            _processes.Process(target=_work, args=(lane, place, number, barrier, seconds, answers))
+            _processes.Process(target=_work, args=(kind, lane.verb, place, number, barrier, seconds, answers))
             for number in range(lane.processes)
         ]
     )
     return [answers.get() for _ in range(lane.processes)]
 
 
-def _filled(name: str, folder: Path, seconds: float) -> Path:
-    jobs = int(KINDS[name].jobs_per_second * seconds)
-    place = folder / f"{KINDS[name].__name__}-{jobs}"
-    if not place.exists():
-        place.mkdir()
-        _together([_processes.Process(target=_fill, args=(name, place, jobs))])
-    return place
-
-
-def _fresh(place: Path) -> Path:
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    return place
-
-
-def _sync(place: Path) -> None:
-    """Write the copies out now, or the contender's first commit would wait for them."""
-    for path in place.rglob("*"):
-        file = os.open(path, os.O_RDONLY)
-        os.fsync(file)
-        os.close(file)
+def _filled(kind: type[Contender], places: Places, seconds: float) -> str:
+    jobs = int(kind.jobs_per_second * seconds)
+    filled = f"{kind.__name__}-{jobs}"
+    if not places.exists(filled):
+        place = places.fresh(filled)
+        _together([_processes.Process(target=_fill, args=(kind, place, jobs))])
+    return filled
 
 
 def _together(processes: list[Any]) -> None:
@@ -163,26 +151,28 @@ def _together(processes: list[Any]) -> None:
             process.join()
 
 
-def _look(name: str, place: Path, answers: Any) -> None:
-    contender = KINDS[name](place)
+def _look(kind: type[Contender], place: str, answers: Any) -> None:
+    contender = kind(place)
     answers.put(contender.durability())
     contender.close()
 
 
-def _fill(name: str, place: Path, jobs: int) -> None:
-    contender = KINDS[name](place)
+def _fill(kind: type[Contender], place: str, jobs: int) -> None:
+    contender = kind(place)
     contender.fill(jobs)
     contender.close()
 
 
-def _work(lane: Lane, place: Path, number: int, barrier: Any, seconds: float, answers: Any) -> None:
-    contender = KINDS[lane.name](place, number)
+def _work(
+    kind: type[Contender], verb: str, place: str, number: int, barrier: Any, seconds: float, answers: Any
+) -> None:
+    contender = kind(place, number)
     try:
-        if lane.verb == "work":
+        if verb == "work":
             contender.prepare()
-        verb = getattr(contender, lane.verb)
+        call = getattr(contender, verb)
         barrier.wait(START_LIMIT_SECONDS)
-        answers.put(_clocked(verb, seconds))
+        answers.put(_clocked(call, seconds))
         # Closing checkpoints, which is no part of anybody's measure.
         barrier.wait(END_LIMIT_SECONDS)
     finally:

@@ -9,17 +9,21 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from places import choose
 from report import arguments, asked, machine, table, tell, working_folder
 
 import pq
-from pq.sqlite import PersistentQSQLite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from places import Places
+
+    from pq.interface import PersistentQInterface
 
 CHUNK = 1_000
 FLAT = 1.5
@@ -28,12 +32,12 @@ NOISE_SECONDS = 20e-6
 Times = dict[str, list[float]]
 
 
-def build(path: Path, jobs: int, scheduled: int) -> PersistentQSQLite:
+def build(places: Places, name: str, jobs: int, scheduled: int) -> PersistentQInterface:
     """A queue with `jobs` jobs, of which nine tenths have completed, and `scheduled` later ones."""
-    queue = PersistentQSQLite(path)
+    queue = pq.connect(places.address(places.fresh(name)))
     queue.register_consumer("bench")
     for start in range(0, jobs, CHUNK):
-        _show(f"{path.name}: {start:,} of {jobs:,}")
+        _show(f"{name}: {start:,} of {jobs:,}")
         queue.enqueue_many(
             [pq.NewJob("bench", {"number": start + n}) for n in range(min(CHUNK, jobs - start))]
         )
@@ -41,18 +45,18 @@ def build(path: Path, jobs: int, scheduled: int) -> PersistentQSQLite:
     taken = queue.dequeue_many("bench", min(CHUNK, left))
     while taken:
         left -= len(taken)
-        _show(f"{path.name}: {left:,} to complete")
+        _show(f"{name}: {left:,} to complete")
         done = [pq.Outcome(job) for job in taken]
         taken = queue.settle(done, consumer="bench", limit=min(CHUNK, left)).jobs
     for start in range(0, scheduled, CHUNK):
         later = pq.NewJob("bench", {}, delay=timedelta(days=1), priority=9)
         queue.enqueue_many([later] * min(CHUNK, scheduled - start))
-    queue.checkpoint()
+    places.tidy(queue)
     _show("")
     return queue
 
 
-def verbs(queue: PersistentQSQLite, jobs: int) -> dict[str, Callable[[], object]]:
+def verbs(queue: PersistentQInterface, jobs: int) -> dict[str, Callable[[], object]]:
     """What is timed; a claimed job is given back, so that every round finds the same queue."""
 
     def claim() -> float:
@@ -75,7 +79,7 @@ def verbs(queue: PersistentQSQLite, jobs: int) -> dict[str, Callable[[], object]
     }
 
 
-def measure(queues: dict[str, tuple[PersistentQSQLite, int]], rounds: int, times: int) -> dict[str, Times]:
+def measure(queues: dict[str, tuple[PersistentQInterface, int]], rounds: int, times: int) -> dict[str, Times]:
     """The medians of each round, by queue and verb."""
     found: dict[str, Times] = {name: defaultdict(list) for name in queues}
     for _ in range(rounds):
@@ -111,18 +115,22 @@ def factors(found: dict[str, Times], name: str, first: str) -> dict[str, float]:
 def main() -> None:
     """Measure, tell, and write."""
     parser = arguments(__doc__ or "")
+    parser.add_argument("--backend", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--sizes", type=int, nargs="*", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--scheduled", type=int, default=100_000)
     options = parser.parse_args()
     sizes, scheduled, rounds, times = options.sizes, options.scheduled, 9, 100
     if options.quick:
         sizes, scheduled, rounds, times = [1_000, 3_000], 2_000, 3, 5
-    with working_folder(options.folder) as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(working_folder(options.folder))
         place = machine(folder)
+        places, told = stack.enter_context(choose(options.backend, folder))
+        place += told
         began = time.monotonic()
-        queues = {f"{size:,}": (build(folder / f"{size}.db", size, 0), size) for size in sizes}
+        queues = {f"{size:,}": (build(places, f"size-{size}", size, 0), size) for size in sizes}
         name = f"{sizes[0]:,} and {scheduled:,} scheduled"
-        queues[name] = (build(folder / "scheduled.db", sizes[0], scheduled), sizes[0])
+        queues[name] = (build(places, "scheduled", sizes[0], scheduled), sizes[0])
         built = time.monotonic() - began
         found = measure(queues, rounds, times)
         for queue, _ in queues.values():
@@ -142,7 +150,8 @@ def main() -> None:
         f"{place}. Built by the public verbs in {built:.0f} s; {rounds} rounds of {times} calls, medians; "
         f"factors are medians of the rounds' factors, of times plus {NOISE_SECONDS * 1e6:.0f} microseconds"
     )
-    tell("scale", [f"{how}.", asked(targets), table(heads, rows)], write=options.write)
+    name = "scale" if options.backend == "sqlite" else f"scale --backend {options.backend}"
+    tell(name, [f"{how}.", asked(targets), table(heads, rows)], write=options.write)
 
 
 if __name__ == "__main__":

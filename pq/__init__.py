@@ -19,6 +19,8 @@ from pq.errors import (
     KernelMemoryError,
     KernelStartError,
     LeaseLostError,
+    MovedError,
+    MoveError,
     NotebookError,
     NotebookMissingError,
     PQError,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from pq.notebook.opening import open_run
     from pq.notebook.recording import record
     from pq.notebook.sweeps import Sweep, sweep
+    from pq.postgresql import PersistentQSQLAlchemy
     from pq.producer import produce
     from pq.records import Outcome
     from pq.sqlite import PersistentQSQLite
@@ -52,6 +55,7 @@ _HOMES = {
     "produce": "pq.producer",
     "PersistentQInterface": "pq.interface",
     "PersistentQSQLite": "pq.sqlite",
+    "PersistentQSQLAlchemy": "pq.postgresql",
     "Attempt": "pq.job",
     "Job": "pq.job",
     "NewJob": "pq.job",
@@ -79,12 +83,15 @@ __all__ = [
     "KernelMemoryError",
     "KernelStartError",
     "LeaseLostError",
+    "MoveError",
+    "MovedError",
     "NewJob",
     "NotebookError",
     "NotebookMissingError",
     "Outcome",
     "PQError",
     "PersistentQInterface",
+    "PersistentQSQLAlchemy",
     "PersistentQSQLite",
     "Status",
     "StorageError",

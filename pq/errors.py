@@ -71,6 +71,14 @@ class StorageError(PQError, OSError):
     """The database cannot be opened, read or written: full, locked, read-only, damaged, or not ours."""
 
 
+class MovedError(StorageError):
+    """The queue has moved, or is being moved, to the place that the message names; nothing was changed."""
+
+
+class MoveError(PQError, RuntimeError):
+    """The move of a queue cannot begin or go on; what is stored is as safe as before."""
+
+
 class UnsafePathError(PQError, OSError):
     """A path leads through a symbolic link out of its folder, or to something that is no regular file."""
 

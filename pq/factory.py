@@ -6,23 +6,50 @@ from pq.clock import Clock
 from pq.errors import StorageError
 from pq.interface import PersistentQInterface
 from pq.settings import read_settings
+from pq.transfer import Transfer
 
 
 def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> PersistentQInterface:
-    """Open a queue, and make its file where it is missing.
+    """Open a queue, and make its file or its tables where they are missing.
 
-    `url` is a path, `sqlite:///path`, or None for the setting PQ_URL, else QUEUE_DB_FILE, else queue.db.
-    Raises StorageError with the way out.
+    `url` is a path, `sqlite:///path`, `postgresql://…`, or None for the setting PQ_URL, else QUEUE_DB_FILE,
+    else queue.db. Raises StorageError with the way out.
     """
     settings = read_settings()
     place = os.fspath(settings.database if url is None else url)
-    scheme, separator, rest = place.partition("://")
-    if not separator:
-        path = place
-    elif scheme == "sqlite" and rest.startswith("/"):
-        path = rest[1:]
-    else:
-        raise StorageError(f"cannot open a queue at {scheme}://…: give the path of an SQLite file")
+    if is_server(place):
+        try:
+            from pq.postgresql import PersistentQSQLAlchemy
+        except ModuleNotFoundError as error:
+            raise StorageError(
+                f"PostgreSQL needs {error.name}: pip install 'pq-notebooks[postgres]'"
+            ) from None
+        return PersistentQSQLAlchemy(place, clock=clock, settings=settings)
+    path = _file(place)
     from pq.sqlite import PersistentQSQLite
 
     return PersistentQSQLite(path, clock=clock, settings=settings)
+
+
+def open_for_move(url: str) -> Transfer:
+    """One end of a move; unlike `connect` it opens a queue that has moved, or that a move still fills."""
+    path = _file(url)
+    from pq.sqlite.transfer import SQLiteTransfer
+
+    return SQLiteTransfer(path)
+
+
+def is_server(place: str) -> bool:
+    """Whether it is the address of a PostgreSQL server."""
+    return place.startswith(("postgresql://", "postgres://", "postgresql+psycopg://"))
+
+
+def _file(place: str) -> str:
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return place
+    if scheme == "sqlite" and rest.startswith("/"):
+        return rest[1:]
+    raise StorageError(
+        f"cannot open a queue at {scheme}://…: give the path of an SQLite file, or postgresql://…"
+    )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pq import values
 from pq.display import plain
-from pq.errors import InvalidJobError, StorageError
+from pq.errors import InvalidJobError, MovedError, StorageError
 from pq.interface import PersistentQInterface
 from pq.job import Job
 from pq.notebook.runs import after_settling
@@ -144,6 +144,8 @@ class Books:
         while True:
             try:
                 return ask()
+            except MovedError:  # waiting would not bring the queue back
+                raise
             except StorageError as error:
                 if time.monotonic() >= give_up_at or self._stop.forced:
                     raise

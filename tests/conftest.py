@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from fake_clock import FakeClock
-from postgresql import Databases, Server
+from postgresql import Databases, Server, empty
 
 import pq
 from pq.interface import PersistentQInterface
@@ -59,7 +59,7 @@ def postgresql_url(postgresql_databases: Databases) -> Iterator[str]:
     postgresql_databases.drop(url)
 
 
-BACKENDS = ("sqlite",)
+BACKENDS = ("sqlite", "postgresql")
 Connect = Callable[..., PersistentQInterface]
 
 
@@ -68,13 +68,36 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture(scope="session")
+def shared_postgresql_url(postgresql_databases: Databases) -> Iterator[str]:
+    """A database for all tests of one process that leave it empty."""
+    url = postgresql_databases.make()
+    yield url
+    postgresql_databases.drop(url)
+
+
 @pytest.fixture(params=BACKENDS)
-def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where an empty queue may be opened: the path of a file, or an address."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "queue.db")
+        return
+    url = request.getfixturevalue("shared_postgresql_url")
+    os.environ["PQ_FOLDER"] = str(tmp_path)
+    try:
+        yield url
+    finally:
+        del os.environ["PQ_FOLDER"]
+        empty(url)
+
+
+@pytest.fixture
+def connect(place: str) -> Iterator[Connect]:
     """Opens the same queue again and again, with the clock that is given."""
     opened: list[PersistentQInterface] = []
 
     def open_queue(clock: FakeClock | None = None) -> PersistentQInterface:
-        opened.append(pq.connect(tmp_path / "queue.db", clock=clock))
+        opened.append(pq.connect(place, clock=clock))
         return opened[-1]
 
     yield open_queue
@@ -96,6 +119,7 @@ def no_setting_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "TIMEOUT_SECONDS",
         "INTERVAL_TIME",
         "PQ_INPUT_ROOT",
+        "PQ_RUNS",
     ):
         monkeypatch.delenv(name, raising=False)
 

@@ -142,6 +142,19 @@ class Databases:
             )
 
 
+def empty(url: str) -> None:
+    """Empty the tables of a queue that nobody has open, which is quicker than a new database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        tables = connection.execute(
+            "select tablename from pg_tables where schemaname = 'pq' and tablename <> 'migrations'"
+        ).fetchall()
+        if tables:
+            names = sql.SQL(", ").join(sql.Identifier("pq", name) for (name,) in tables)
+            # A transaction that a test left open would make this wait for ever.
+            connection.execute("set lock_timeout = '5s'")
+            connection.execute(sql.SQL("truncate {} restart identity").format(names))
+
+
 if __name__ == "__main__":
     server = Server(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else None, durable=True)
     server.start()

@@ -45,6 +45,11 @@ def test_a_measurement_tells_what_it_found(tmp_path: Path, script: str, told: li
 
 def test_every_measurement_has_its_place_in_the_readme() -> None:
     text = (BENCH / "README.md").read_text()
-    for script in ("throughput", "scale", "wake", "startup"):
-        begin = text.index(f"<!-- {script}: written by bench/{script}.py --write -->")
-        assert text.index(f"<!-- end of {script} -->") > begin
+    for section in (
+        *("throughput", "scale", "wake", "startup"),
+        *("throughput --backend postgresql", "scale --backend postgresql"),
+    ):
+        script, _, options = section.partition(" ")
+        command = " ".join(filter(None, (f"bench/{script}.py", options, "--write")))
+        begin = text.index(f"<!-- {section}: written by {command} -->")
+        assert text.index(f"<!-- end of {section} -->") > begin

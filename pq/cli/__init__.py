@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from pq.cli import change, files, look, notebook, run
 from pq.cli import monitor as watch
+from pq.cli import move as moving
 from pq.cli.invocation import Invocation
 from pq.cli.terminal import say
 from pq.errors import PQError
@@ -110,6 +111,7 @@ PANELS: dict[str, dict[str, Any]] = {
         "rescue": run.rescue,
         "checkpoint": run.checkpoint,
         "backup": run.backup,
+        "move": moving.move,
         "version": look.version,
     },
 }

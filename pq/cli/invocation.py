@@ -18,6 +18,7 @@ from pq.errors import InvalidJobError, PQError, StorageError
 if TYPE_CHECKING:
     from pq.interface import PersistentQInterface
     from pq.job import Job
+    from pq.transfer import Transfer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON document on stdout.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for a confirmation.")]
@@ -60,6 +61,16 @@ class Invocation:
     def open(self, *, create: bool = False) -> "PersistentQInterface":
         """The queue. One that is not there is made only where jobs can come in (`create`)."""
         from pq.factory import connect
+
+        return connect(self._place(create=create))
+
+    def open_for_move(self, *, create: bool = False) -> "Transfer":
+        """The queue as one end of a move."""
+        from pq.factory import open_for_move
+
+        return open_for_move(self._place(create=create))
+
+    def _place(self, *, create: bool) -> str:
         from pq.settings import read_settings
 
         place = read_settings().database if self.database is None else self.database
@@ -69,7 +80,7 @@ class Invocation:
                 f"there is no queue at {place}: name one with --db or QUEUE_DB_FILE; "
                 "`pq enqueue` makes a new one"
             )
-        return connect(place)
+        return place
 
 
 def _exists(path: Path) -> bool:

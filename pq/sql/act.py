@@ -22,6 +22,10 @@ class Acting(Looking):
     def _forget_result(self, session: Session, id_: int) -> None:
         """Remove a result that stands apart from its row."""
 
+    def _forget_buckets(self, session: Session, minute: int) -> None:
+        """Remove what ended before that minute."""
+        session.execute("delete from buckets where minute < :minute", {"minute": minute})
+
     def cancel(self, job: Job | int, *, reason: str | None = None, by: str | None = None) -> Job:
         """Cancel an unfinished job; a processing one is stopped by its consumer and then cancelled."""
         session = self._session
@@ -107,7 +111,7 @@ class Acting(Looking):
                 with session.write():
                     removed += session.executemany(statements.DELETE_OLD, chunk).rowcount
         with session.write():
-            session.execute("delete from buckets where minute < :minute", {"minute": int(before // 60)})
+            self._forget_buckets(session, int(before // 60))
             session.execute("delete from consumers where ended_at < :before", {"before": before})
         return removed
 

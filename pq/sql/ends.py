@@ -23,6 +23,7 @@ class Ends:
     def __init__(self, now: float) -> None:
         self.now = now
         self.completed: list[int] = []
+        self.tokens: dict[int, int] = {}
         self.results: list[tuple[int, str]] = []
         self.jobs: list[dict[str, Any]] = []
         self.attempts: list[dict[str, Any]] = []
@@ -86,6 +87,7 @@ class Ends:
     def _complete(self, lease: Any, result: str | None) -> None:
         """The usual end; written for all such jobs at once, which takes half the time."""
         self.completed.append(lease[0])
+        self.tokens[lease[0]] = lease[1]
         if result is not None:
             self.results.append((lease[0], result))
         self._count(lease, "completed")

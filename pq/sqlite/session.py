@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pq.errors import StorageError
 from pq.sqlite.gate import WriteGate
+from pq.transfer import MOVE_OUT, REFUSAL, moved_error
 
 if TYPE_CHECKING:
     import sqlite3 as sqlite3  # noqa: PLC0414  # re-exported
@@ -207,6 +208,8 @@ class Session:
                 with suppress(sqlite3.Error):
                     if self.connection.in_transaction:
                         self.execute("rollback")
+                if isinstance(error, sqlite3.IntegrityError) and REFUSAL in str(error):
+                    raise self._moved() from None
                 if isinstance(error, sqlite3.Error) and is_storage_trouble(error):
                     raise storage_error(error, self.path) from error
                 raise
@@ -218,6 +221,10 @@ class Session:
         self.execute("pragma synchronous = full" if durable else "pragma synchronous = normal")
         self.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES if durable else 0}")
         self._durable = durable
+
+    def _moved(self) -> StorageError:
+        rows = self.rows("select value from settings where name = ?", (MOVE_OUT,))
+        return moved_error(str(self.path), rows[0][0] if rows else None)
 
     def data_version(self) -> int:
         """A number that changes when another connection has committed."""

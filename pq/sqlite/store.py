@@ -17,6 +17,7 @@ from pq.interface import PersistentQInterface
 from pq.settings import Settings, read_settings
 from pq.sqlite import presence, safety, schema
 from pq.sqlite.session import WAL_LIMIT_BYTES, Session, load_sqlite_utils, sqlite3, storage_error
+from pq.transfer import MOVE_IN, MOVE_OUT, check_open
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -35,10 +36,12 @@ class Store(PersistentQInterface):
         clock: Clock | None = None,
         settings: Settings | None = None,
         reserve_bytes: int = RESERVE_BYTES,
+        even_if_moved: bool = False,
     ) -> None:
         """Open `path`, and make it and its tables where they are missing.
 
         `reserve_bytes` of free disk are kept for accepted jobs to finish: below that `enqueue` refuses.
+        `even_if_moved` is for `pq move`, which others must not come before.
         """
         safety.check_library(sqlite3)
         name = os.fspath(path)
@@ -65,6 +68,8 @@ class Store(PersistentQInterface):
         safety.protect(self.path)
         try:
             self._prepare()
+            if not even_if_moved:
+                check_open(self.url, self.setting(MOVE_OUT), self.setting(MOVE_IN))
         except BaseException:
             self.close()
             raise

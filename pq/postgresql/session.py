@@ -1,0 +1,225 @@
+"""One thread's way to the server: pooled connections, transactions with savepoints, its errors as ours."""
+
+import os
+import re
+import select
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from pq.errors import StorageError
+from pq.transfer import MOVE_OUT, REFUSAL, moved_error
+
+TABLES = "jobs|attempts|consumers|actions|counters|buckets|queues|group_limits|settings"
+IDLE_CONNECTIONS, MOST_MORE_CONNECTIONS = 3, 20
+PLANNING = ("set enable_seqscan = off", "set plan_cache_mode = force_generic_plan", "set jit = off")
+SECRET_OPTIONS = frozenset({"password", "sslpassword", "passfile"})
+NOTHING: Mapping[str, Any] = {}
+
+_ADVICE = {
+    "28": "the server refuses this user or password; give it in PGPASSWORD or ~/.pgpass",
+    "3D": "there is no such database; make it with `createdb`",
+    "42501": "this user may not do that; it needs to own the schema `pq`",
+    "53100": "the server's disk is full; accepted jobs are safe: free some space",
+    "53300": "the server has too many connections; raise max_connections, or use PgBouncer",
+    "57P": "the server is stopping or starting; try again",
+    "25006": "this server is read-only; it may be a replica",
+    "40P01": "two transactions waited for each other; try again",
+}
+
+
+@cache
+def native(statement: str) -> str:
+    """The shared text as psycopg takes it, with the tables in the schema `pq`."""
+    named = re.sub(r"(?<!:):([a-z_]+)", r"%(\1)s", statement.replace("%", "%%"))
+    return re.sub(rf"\b(from|join|into|update)(\s+)({TABLES})\b", r"\1\2pq.\3", named)
+
+
+def without_secrets(url: URL) -> str:
+    """The address as it may be shown."""
+    options = {name: value for name, value in url.query.items() if name not in SECRET_OPTIONS}
+    shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, options)
+    return shown.render_as_string(hide_password=False)
+
+
+def storage_error(error: Exception, place: str) -> StorageError:
+    """The error that a person reads for one of the server's or of the way to it, on one line."""
+    code = getattr(error, "sqlstate", None) or ""
+    advice = next((text for start, text in _ADVICE.items() if code.startswith(start)), None)
+    if advice is None:
+        advice = " ".join(str(error).split())[:300] or type(error).__name__
+        advice = re.sub(r"(password\s*=\s*)\S+", r"\1…", advice)
+    result = StorageError(f"cannot use the database {place}: {advice}")
+    result.code = code  # type: ignore[attr-defined]  # for `resubmit`, which meets twins
+    return result
+
+
+def open_engine(url: URL) -> Engine:
+    """Connections that are opened when they are needed, and kept while few are idle."""
+    engine = create_engine(
+        url,
+        pool_size=IDLE_CONNECTIONS,
+        max_overflow=MOST_MORE_CONNECTIONS,
+        pool_reset_on_return=None,  # none is given back within a transaction
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,  # jobs are not for error messages
+        connect_args={"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5,
+                      "keepalives_count": 3}
+        | ({} if "application_name" in url.query else {"application_name": "pq"}),
+    )  # fmt: skip
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _record: Any) -> None:
+        set_up_connection(connection)
+
+    return engine
+
+
+def set_up_connection(connection: Any) -> None:
+    """What every connection needs.
+
+    To plan a statement takes as long as to run it: each is planned once. But a plan that was made for an
+    empty table is kept while the table grows, so none may read all of it.
+    """
+    connection.autocommit = True
+    for setting in PLANNING:
+        connection.execute(setting)
+
+
+def connect_alone(engine: Engine) -> psycopg.Connection[Any]:
+    """A connection outside the pool."""
+    arguments, options = engine.dialect.create_connect_args(engine.url)
+    connection: Any = engine.dialect.connect(
+        *arguments, **options, connect_timeout=10, application_name="pq listener",
+        keepalives_idle=15, keepalives_interval=5, keepalives_count=3)  # fmt: skip
+    set_up_connection(connection)
+    return connection  # type: ignore[no-any-return]  # the psycopg dialect's
+
+
+class Session:
+    """A thread's transactions. Not shared by threads; not used after a fork."""
+
+    def __init__(self, engine: Engine, place: str) -> None:
+        self._engine = engine
+        self._place = place
+        self._open: psycopg.Connection[Any] | None = None
+        self._outer: Connection | None = None
+        self.pid = os.getpid()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open in this thread."""
+        return self._open is not None
+
+    def rows(self, statement: str, parameters: Mapping[str, Any] = NOTHING, /) -> list[Any]:
+        """A complete read."""
+        return self.execute(statement, parameters).fetchall()
+
+    def execute(self, statement: str, parameters: Mapping[str, Any] = NOTHING, /) -> psycopg.Cursor[Any]:
+        """A statement, by itself its own transaction."""
+        with self._connected() as connection:
+            return connection.execute(native(statement), parameters)
+
+    def executemany(self, statement: str, parameters: Sequence[Mapping[str, Any]], /) -> psycopg.Cursor[Any]:
+        """The same statement for each, in one go to the server."""
+        with self._connected() as connection:
+            cursor = connection.cursor()
+            cursor.executemany(native(statement), parameters)
+            return cursor
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[None]:
+        """One transaction; within an open one a savepoint, so that its failure leaves the rest whole."""
+        with self._connected() as connection:
+            outermost = self._open is None
+            try:
+                with connection.transaction():
+                    self._open = connection
+                    if not durable:
+                        connection.execute("set local synchronous_commit = off")
+                    yield
+            finally:
+                if outermost:
+                    self._open = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One transaction as SQLAlchemy sees it; within an open one a part of that."""
+        if self._outer is not None:
+            yield self._outer
+            return
+        engine = self._engine.execution_options(isolation_level="READ COMMITTED")
+        try:
+            with engine.connect() as outer, outer.begin():
+                # The user's own tables are planned as ever; and only now the transaction has begun.
+                outer.exec_driver_sql("set local enable_seqscan = on")
+                outer.exec_driver_sql("set local plan_cache_mode = auto")
+                self._outer, self._open = outer, outer.connection.driver_connection
+                yield outer
+        except DBAPIError as error:
+            if error.connection_invalidated or is_trouble(error.orig):
+                raise storage_error(error.orig or error, self._place) from None
+            raise
+        finally:
+            self._outer = self._open = None
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
+        """The open transaction's connection, or one from the pool; the server's errors as ours."""
+        if self._open is not None:
+            try:
+                yield self._open
+            except psycopg.Error as error:
+                raise self._ours(error) from error
+            return
+        try:
+            pooled = self._check_out()
+        except DBAPIError as error:
+            raise storage_error(error.orig or error, self._place) from None
+        except PoolTimeoutError:
+            raise StorageError(
+                f"cannot use the database {self._place}: more than "
+                f"{IDLE_CONNECTIONS + MOST_MORE_CONNECTIONS} threads use it at once"
+            ) from None
+        try:
+            yield pooled.driver_connection
+        except psycopg.Error as error:
+            if pooled.driver_connection.broken:
+                pooled.invalidate()
+            raise self._ours(error) from error
+        finally:
+            with suppress(psycopg.Error):
+                pooled.close()
+
+    def _ours(self, error: Exception) -> StorageError:
+        """The error of the queue that tells of this one of the server's."""
+        if REFUSAL not in str(error):
+            return storage_error(error, self._place)
+        pooled = self._check_out()
+        try:
+            rows = pooled.driver_connection.execute(
+                "select value from pq.settings where name = %s", (MOVE_OUT,)
+            ).fetchall()
+        finally:
+            pooled.close()
+        return moved_error(self._place, rows[0][0] if rows else None)
+
+    def _check_out(self) -> Any:
+        """A connection on which the server has not hung up: an idle one has nothing to be read."""
+        while True:
+            pooled = self._engine.raw_connection()
+            connection = pooled.driver_connection
+            if not select.select([connection.fileno()], [], [], 0)[0]:  # type: ignore[union-attr]
+                return pooled
+            pooled.invalidate()
+
+
+def is_trouble(error: BaseException | None) -> bool:
+    """Whether the server or the way to it, and not a statement, is at fault."""
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)

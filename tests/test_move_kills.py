@@ -1,0 +1,144 @@
+"""A move is killed, given up, or meddled with: nothing is lost, and nothing is handed out twice."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from moves import MOVE, content, fill, no_word, run_move, without_the_move
+from processes import Consumers, wait_for
+
+import pq
+from pq import NewJob
+from pq.factory import open_for_move
+from pq.moving import abandon, move
+
+STAGES = (
+    "target marked", "target emptied", "source closed", "source frozen", "ids advanced", "copied jobs",
+    "copied attempts", "copied settings", "compared jobs", "target opened", "source marked as moved",
+)  # fmt: skip
+
+
+@pytest.fixture
+def places(tmp_path):
+    return str(tmp_path / "old.db"), str(tmp_path / "new.db")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_move_that_was_killed_goes_on_where_it_was(places, stage):
+    old, new = places
+    fill(old, many=2_000)
+    before = content(old)
+    killed = run_move(old, new, stage)
+    assert killed.returncode == -signal.SIGKILL
+    closed, why = (old, new) if stage in STAGES[-2:] else (new, old)
+    with pytest.raises(pq.StorageError, match=why):
+        write_to(closed)
+    again = run_move(old, new, "none")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "copied jobs" not in again.stdout or STAGES.index(stage) < STAGES.index("copied jobs") + 1
+    assert without_the_move(content(new)) == before
+    with pytest.raises(pq.MovedError, match="has moved to"):
+        pq.connect(old)
+    pq.connect(new).close()
+
+
+def write_to(place):
+    with pq.connect(place) as queue:
+        queue.enqueue("late")
+
+
+@pytest.mark.parametrize("stage", ["target marked", "source closed", "copied jobs", "compared jobs"])
+def test_a_move_that_is_given_up_leaves_the_source_as_it_was(places, stage):
+    old, new = places
+    fill(old)
+    before = content(old)
+    run_move(old, new, stage)
+    with open_for_move(old) as source, open_for_move(new) as target:
+        abandon(source, target, no_word)
+        with pytest.raises(pq.MoveError, match="nothing to abandon"):
+            abandon(source, target, no_word)
+    pause = set(content(old)["actions"]) - set(before["actions"])
+    assert {row[3] for row in pause} <= {"pause", "resume"}
+    assert content(old) | {"actions": []} == before | {"actions": []}
+    with pq.connect(old) as queue, pq.connect(new) as empty:
+        assert sum(empty.counts().values()) == 0
+        queue.enqueue("open again")
+        empty.enqueue("open too")
+
+
+def test_a_move_whose_target_is_open_is_not_given_up(places):
+    old, new = places
+    fill(old)
+    run_move(old, new, "target opened")
+    with open_for_move(old) as source, open_for_move(new) as target:
+        with pytest.raises(pq.MoveError, match="run the move again"):
+            abandon(source, target, no_word)
+        with pytest.raises(pq.MoveError, match="is being moved to"), open_for_move(new + "2") as other:
+            move(source, other, no_word)
+
+
+def test_a_target_that_was_written_to_is_found_out(places):
+    old, new = places
+    fill(old)
+    run_move(old, new, "copied settings")
+    connection = sqlite3.connect(new)
+    connection.execute("update attempts set error = 'other' where job_id = 2")
+    connection.commit()
+    connection.close()
+    done = run_move(old, new, "none")
+    assert "MoveError: table attempts differs" in done.stderr
+    with pytest.raises(pq.StorageError):
+        pq.connect(new)
+
+
+def moves_under_fire(old, new, chance, kills):
+    """Kill the move at random moments until it comes to its end."""
+    for _ in range(kills):
+        process = subprocess.Popen(
+            [sys.executable, "-c", MOVE, old, new, "none", "1"], stdout=subprocess.PIPE
+        )
+        process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.2))
+        process.kill()
+        process.communicate()
+    assert run_move(old, new, "none").returncode == 0
+
+
+def test_no_job_is_lost_or_run_twice_while_consumers_work_and_the_move_is_killed(tmp_path, record_property):
+    seed = random.randrange(2**32)
+    record_property("seed", seed)
+    (tmp_path / "new").mkdir()
+    consumers = Consumers(str(tmp_path / "queue.db"), tmp_path, prefetch=5)
+    later = Consumers(str(tmp_path / "new" / "queue.db"), tmp_path / "new", prefetch=5)
+    later.log = consumers.log
+    with pq.connect(consumers.path) as queue:
+        new = [NewJob("mark", consumers.parameters(0.001), max_attempts=1000) for _ in range(2_500)]
+        acknowledged = {job.id for job in queue.enqueue_many(new)}
+        try:
+            for number in range(2):
+                consumers.start(f"consumer-{number}")
+            wait_for(lambda: queue.counts()["completed"] > 0, what="work")
+            moves_under_fire(consumers.path, later.path, random.Random(seed), 4)
+            with pytest.raises(pq.MovedError, match=later.path):
+                queue.enqueue("late")
+            left_behind = queue.counts()["completed"]
+            later.start("consumer-9")
+            with pq.connect(later.path) as moved:
+                assert left_behind < len(acknowledged), "the move came too late to show anything"
+                wait_for(lambda: moved.counts()["completed"] == len(acknowledged), 120, "all to complete")
+                assert set(ids(moved)) == acknowledged
+        finally:
+            consumers.stop()
+            later.stop()
+    assert max(consumers.started().values()) == 1
+
+
+def ids(queue):
+    after = None
+    while page := queue.list(after=after, limit=1000):
+        yield from (job.id for job in page)
+        after = page[-1].id
