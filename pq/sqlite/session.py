@@ -219,7 +219,9 @@ class Session:
     def _sync_commits(self, *, durable: bool) -> None:
         # A commit keeps quiet about errors of the checkpoint that it makes: that must find all synced.
         self.execute("pragma synchronous = full" if durable else "pragma synchronous = normal")
-        self.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES if durable else 0}")
+        self.execute(
+            f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}" if durable else "pragma wal_autocheckpoint = 0"
+        )
         self._durable = durable
 
     def _moved(self) -> StorageError:
