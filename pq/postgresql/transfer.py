@@ -106,7 +106,7 @@ class PostgreSQLTransfer(SQLTransfer):
         return rows
 
     def load(self, table: Table, rows: Sequence[Row]) -> None:
-        """Copy rows in; jobs past their triggers, which would let blocked ones run, so they are counted here."""
+        """Copy rows in; jobs past their triggers, which would let blocked ones run: so count them here."""
         is_jobs = table.name == "jobs"
         with self._session.write():
             connection = self._connection
@@ -140,7 +140,7 @@ class PostgreSQLTransfer(SQLTransfer):
         session = self._session
         with session.write():
             session.execute("select set_config('lock_timeout', :time, true)", {"time": LOCK_PATIENCE})
-            session.execute(f"select pg_advisory_xact_lock({schema.FOLD_LOCK})")
+            session.execute("select pg_advisory_xact_lock(:lock)", {"lock": schema.FOLD_LOCK})
             session.execute(_LOCK)
             session.execute(_FUNCTION)
             for statement in _DROP:
