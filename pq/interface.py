@@ -277,6 +277,10 @@ class PersistentQInterface(ABC):
         """All queues that have jobs or are paused."""
 
     @abstractmethod
+    def group_limits(self) -> dict[str, int]:
+        """The groups that have a limit, by name, and how many of each may be pending or processing."""
+
+    @abstractmethod
     def attempts(self, job: Job | int) -> builtins.list[Attempt]:
         """The ended tries of a job, oldest first."""
 
@@ -347,6 +351,17 @@ class PersistentQInterface(ABC):
     @abstractmethod
     def resume(self, queue: str, reason: str | None = None, *, by: str | None = None) -> None:
         """Hand out jobs of this queue again."""
+
+    @abstractmethod
+    def limit_group(
+        self, group: str, max_running: int | None, *, reason: str | None = None, by: str | None = None
+    ) -> None:
+        """Let at most that many jobs of the group be pending or processing; the others wait blocked.
+
+        Whenever one of them leaves, the blocked job with the highest priority, and of these the oldest,
+        becomes pending. A scheduled job takes no part until it is due. A lower limit blocks pending jobs,
+        and never a running one, unless it is given back. None lifts the limit. It holds for jobs to come.
+        """
 
     # -- the queue itself -------------------------------------------------------------------------
 

@@ -125,6 +125,10 @@ class Looking(PersistentQInterface):
             answer.append(QueueState(name, to_datetime(at), reason, to_datetime(oldest)))
         return answer
 
+    def group_limits(self) -> dict[str, int]:
+        """The groups that have a limit, and how many of each may be pending or processing."""
+        return dict(self._session.rows("select job_group, max_running from group_limits order by job_group"))
+
     def attempts(self, job: Job | int) -> builtins.list[Attempt]:
         """The ended tries of a job, oldest first."""
         rows = self._session.rows(
