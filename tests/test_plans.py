@@ -24,6 +24,12 @@ PARAMETERS |= {"incarnation": None, "unique_key": "k", "lease_until": 1.0, "mono
         ("CLAIM_ONE", "jobs_ready"),
         ("CLAIM_ONE", "jobs_assigned"),
         ("TWIN", "jobs_unique"),
+        ("INSERT", "jobs_slots"),
+        ("ADMIT", "jobs_slots"),
+        ("ADMIT", "jobs_blocked"),
+        ("TURN_OUT", "jobs_slots"),
+        ("END_TRY", "jobs_slots"),
+        ("FORGET_LIMITS", "jobs_group"),
     ],
 )
 def test_a_statement_reads_its_own_index(tmp_path: Path, name: str, index: str) -> None:

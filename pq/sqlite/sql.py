@@ -57,9 +57,10 @@ update jobs
 set status = 'blocked'
 where id in (
     select id from jobs
-    where job_group = :group and job_group is not null and status = 'pending'
+    where job_group = :group and job_group is not null
+        and status in ('pending', 'processing') and status = 'pending'
     order by priority, id desc
-    limit max(0, -({_ROOM.format(group=":group")})))
+    limit coalesce(max(0, -({_ROOM.format(group=":group")})), 0))
 """
 
 ANY_READY = """

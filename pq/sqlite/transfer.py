@@ -64,7 +64,8 @@ _LARGE = tuple(
     for name, bit in (("parameters", LARGE_PARAMETERS), ("result", LARGE_RESULT))
 )
 
-_CLOSED = ("jobs", "job_values", "attempts", "consumers", "actions", "buckets", "queues", "settings")
+_CLOSED = ("jobs", "job_values", "attempts", "consumers", "actions", "buckets", "queues", "group_limits",
+           "settings")  # fmt: skip
 _TRIGGERS = {
     f"moved_{table}_{verb}": f"create trigger moved_{table}_{verb} before {verb} on {table} "
     + (f"when {'old' if verb == 'delete' else 'new'}.name not in ({_OWN}) " if table == "settings" else "")
