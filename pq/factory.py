@@ -18,8 +18,12 @@ def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = 
     settings = read_settings()
     place = os.fspath(settings.database if url is None else url)
     if is_server(place):
-        from pq.postgresql import PersistentQSQLAlchemy
-
+        try:
+            from pq.postgresql import PersistentQSQLAlchemy
+        except ModuleNotFoundError as error:
+            raise StorageError(
+                f"PostgreSQL needs {error.name}: pip install 'pq-notebooks[postgres]'"
+            ) from None
         return PersistentQSQLAlchemy(place, clock=clock, settings=settings)
     path = _file(place)
     from pq.sqlite import PersistentQSQLite

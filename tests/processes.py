@@ -31,10 +31,10 @@ pq.consume(path, name=name, tasks=[tasks], display=False, hard_exit=True, **taki
 
 
 class Consumers:
-    """Starts consumers on one database, and ends every one of them."""
+    """Starts consumers on the queue at `place`, and ends every one of them."""
 
-    def __init__(self, folder: Path, *, prefetch: int = 1, lease: float = 30.0) -> None:
-        self.path = str(folder / "queue.db")
+    def __init__(self, place: str, folder: Path, *, prefetch: int = 1, lease: float = 30.0) -> None:
+        self.path = place
         self.log = folder / "started.log"
         self.log.touch()
         self._tasks = folder / "marking.py"

@@ -1,4 +1,4 @@
-"""Many processes on one file: each job once, and nobody waits for ever."""
+"""Many processes on one queue: each job once, and nobody waits for ever."""
 
 import subprocess
 import sys
@@ -12,8 +12,8 @@ from pq.sqlite import sql
 
 
 @pytest.mark.parametrize("prefetch", [1, 50])
-def test_four_consumers_drain_two_thousand_jobs_each_exactly_once(tmp_path, prefetch):
-    consumers = Consumers(tmp_path, prefetch=prefetch)
+def test_four_consumers_drain_two_thousand_jobs_each_exactly_once(place, tmp_path, prefetch):
+    consumers = Consumers(place, tmp_path, prefetch=prefetch)
     with pq.connect(consumers.path) as queue:
         jobs = queue.enqueue_many([NewJob("mark", consumers.parameters()) for _ in range(2000)])
         try:
@@ -43,18 +43,16 @@ def enqueue_from(path, processes, jobs, *more):
     assert [process.wait(timeout=120) for process in running] == [0] * processes
 
 
-def test_every_job_of_four_producers_is_there(tmp_path):
-    path = str(tmp_path / "queue.db")
-    enqueue_from(path, 4, 100)
-    with pq.connect(path) as queue:
+def test_every_job_of_four_producers_is_there(place):
+    enqueue_from(place, 4, 100)
+    with pq.connect(place) as queue:
         numbers = queue.frame()["parameters"].map(lambda parameters: parameters["number"]).value_counts()
         assert numbers.to_dict() == dict.fromkeys(range(100), 4)
 
 
-def test_a_unique_key_holds_between_processes(tmp_path):
-    path = str(tmp_path / "queue.db")
-    enqueue_from(path, 4, 50, "unique")
-    with pq.connect(path) as queue:
+def test_a_unique_key_holds_between_processes(place):
+    enqueue_from(place, 4, 50, "unique")
+    with pq.connect(place) as queue:
         assert queue.counts()["pending"] == 10
         assert len({job.unique_key for job in queue.list()}) == 10
 

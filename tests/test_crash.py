@@ -41,11 +41,12 @@ def check_total_queue(queue, consumers, acknowledged):
         assert job.attempt == len(attempts)
     twice = {key: times for key, times in started.items() if times > 1}
     assert not twice, "a token began twice"
-    connection = sqlite3.connect(consumers.path)
-    assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
-    rows = dict(connection.execute("select status, count(*) from jobs group by status").fetchall())
+    rows = Counter(job.status.value for job in every_job(queue))
     assert rows == {status: count for status, count in queue.counts().items() if count}
-    connection.close()
+    if "://" not in consumers.path:
+        connection = sqlite3.connect(consumers.path)
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+        connection.close()
 
 
 def outcomes(queue, ids):
@@ -54,13 +55,13 @@ def outcomes(queue, ids):
 
 @pytest.mark.parametrize("prefetch", [1, 10])
 def test_no_job_is_lost_or_completed_twice_when_consumers_are_killed(
-    tmp_path, request, prefetch, record_property
+    place, tmp_path, request, prefetch, record_property
 ):
     kills = request.config.getoption("--kills") // 2
     seed = random.randrange(2**32)
     record_property("seed", seed)
     chance = random.Random(seed)
-    consumers = Consumers(tmp_path, prefetch=prefetch)
+    consumers = Consumers(place, tmp_path, prefetch=prefetch)
     acknowledged: set[int] = set()
 
     def enqueue(queue):
@@ -92,9 +93,9 @@ def test_no_job_is_lost_or_completed_twice_when_consumers_are_killed(
         check_total_queue(queue, consumers, acknowledged)
 
 
-def test_no_job_is_completed_twice_when_consumers_are_paused_past_their_lease(tmp_path):
+def test_no_job_is_completed_twice_when_consumers_are_paused_past_their_lease(place, tmp_path):
     chance = random.Random(7)
-    consumers = Consumers(tmp_path, prefetch=3, lease=0.4)
+    consumers = Consumers(place, tmp_path, prefetch=3, lease=0.4)
     with pq.connect(consumers.path) as queue:
         new = [NewJob("mark", consumers.parameters(0.05), max_attempts=1000) for _ in range(500)]
         acknowledged = {job.id for job in queue.enqueue_many(new)}
@@ -136,11 +137,10 @@ for verb in ("heartbeat", "complete", "release"):
 """
 
 
-def test_a_consumer_woken_after_its_lease_is_told_and_changes_nothing(tmp_path):
-    path = str(tmp_path / "queue.db")
-    with pq.connect(path) as queue:
+def test_a_consumer_woken_after_its_lease_is_told_and_changes_nothing(place):
+    with pq.connect(place) as queue:
         job = queue.enqueue("mark")
-        process = subprocess.Popen([sys.executable, "-c", ZOMBIE, path], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-c", ZOMBIE, place], stdout=subprocess.PIPE, text=True)
         try:
             assert process.stdout.readline() == "taken\n"
             rescued = []
@@ -156,8 +156,8 @@ def test_a_consumer_woken_after_its_lease_is_told_and_changes_nothing(tmp_path):
         assert (queue.get(job).status, queue.get(job).token) == ("processing", 2)
 
 
-def test_when_all_stood_still_past_the_lease_nobody_loses_its_job(tmp_path):
-    consumers = Consumers(tmp_path, lease=1.5)
+def test_when_all_stood_still_past_the_lease_nobody_loses_its_job(place, tmp_path):
+    consumers = Consumers(place, tmp_path, lease=1.5)
     with pq.connect(consumers.path) as queue:
         job = queue.enqueue("mark", consumers.parameters(5))
         try:
@@ -180,8 +180,8 @@ def test_when_all_stood_still_past_the_lease_nobody_loses_its_job(tmp_path):
         assert [attempt.outcome for attempt in queue.attempts(job)] == ["completed"]
 
 
-def test_a_job_that_kills_its_consumer_ends_failed_after_its_attempts(tmp_path):
-    consumers = Consumers(tmp_path)
+def test_a_job_that_kills_its_consumer_ends_failed_after_its_attempts(place, tmp_path):
+    consumers = Consumers(place, tmp_path)
     poison = tmp_path / "poison.py"
     poison.write_text("import os, pq\n\n@pq.task('poison')\ndef poison():\n    os._exit(1)\n")
     consumers._tasks = poison

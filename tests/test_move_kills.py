@@ -112,8 +112,8 @@ def test_no_job_is_lost_or_run_twice_while_consumers_work_and_the_move_is_killed
     seed = random.randrange(2**32)
     record_property("seed", seed)
     (tmp_path / "new").mkdir()
-    consumers = Consumers(tmp_path, prefetch=5)
-    later = Consumers(tmp_path / "new", prefetch=5)
+    consumers = Consumers(str(tmp_path / "queue.db"), tmp_path, prefetch=5)
+    later = Consumers(str(tmp_path / "new" / "queue.db"), tmp_path / "new", prefetch=5)
     later.log = consumers.log
     with pq.connect(consumers.path) as queue:
         new = [NewJob("mark", consumers.parameters(0.001), max_attempts=1000) for _ in range(2_500)]

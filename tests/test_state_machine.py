@@ -6,10 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import FakeClock
+from fake_clock import FakeClock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from postgresql import empty
 
 import pq
 from pq.job import FINISHED, TRANSITIONS, Job, Status
@@ -42,12 +43,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
         self.clock = FakeClock()
-        self.queue = pq.connect(Path(self.folder.name) / "queue.db", clock=self.clock)
+        self.queue = self.open()
         self.model: dict[int, Model] = {}
         self.paused = False
         self.limits: dict[str, int] = {}
+
+    def open(self):
+        self.folder = tempfile.TemporaryDirectory()
+        return pq.connect(Path(self.folder.name) / "queue.db", clock=self.clock)
 
     def teardown(self):
         self.queue.close()
@@ -345,3 +349,36 @@ class TestQueueMachineDeep(QueueMachine.TestCase):
     settings = settings(
         max_examples=3000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
     )
+
+
+class PostgreSQLMachine(QueueMachine):
+    url = ""
+
+    def open(self):
+        empty(self.url)
+        return pq.connect(self.url, clock=self.clock)
+
+    def teardown(self):
+        self.queue.close()
+
+
+@pytest.mark.usefixtures("machine_url")
+class TestPostgreSQLMachine(PostgreSQLMachine.TestCase):
+    settings = settings(
+        max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+@pytest.mark.deep
+@pytest.mark.usefixtures("machine_url")
+class TestPostgreSQLMachineDeep(PostgreSQLMachine.TestCase):
+    settings = settings(
+        max_examples=1000, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+@pytest.fixture
+def machine_url(shared_postgresql_url, monkeypatch):
+    monkeypatch.setattr(PostgreSQLMachine, "url", shared_postgresql_url)
+    yield
+    empty(shared_postgresql_url)

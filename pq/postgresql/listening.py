@@ -12,18 +12,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from pq.postgresql.schema import WAITING
-
-if TYPE_CHECKING:
-    import psycopg
 
 ANNOUNCED_SECONDS = 3.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 HOLD_SECONDS = 10.0
 
-Connect = Callable[[], "psycopg.Connection[Any]"]
+Connect = Callable[[], psycopg.Connection[Any]]
 
 
 class Listener:
@@ -91,9 +91,6 @@ class Listener:
             self._waker.send(b"w")
 
     def _run(self) -> None:
-        import psycopg
-        from sqlalchemy.exc import DBAPIError
-
         pause = FIRST_PAUSE_SECONDS
         while not self._closed:
             try:
@@ -109,7 +106,7 @@ class Listener:
         for end in (self._wake_me, self._waker):
             end.close()
 
-    def _serve(self, connection: "psycopg.Connection[Any]") -> None:
+    def _serve(self, connection: psycopg.Connection[Any]) -> None:
         held: set[int | str] = set()
         self._take(connection, held)
         connection.execute("listen pq")
@@ -128,7 +125,7 @@ class Listener:
                     self._heard.update(word.payload for word in words)
                     self._changed.notify_all()
 
-    def _take(self, connection: "psycopg.Connection[Any]", held: set[int | str]) -> None:
+    def _take(self, connection: psycopg.Connection[Any], held: set[int | str]) -> None:
         """Take the locks that are wanted and give back the others."""
         now = time.monotonic()
         with self._changed:

@@ -54,14 +54,14 @@ class Producing(Store, Acting):
         missing = list(range(len(rows)))
         while missing:
             if len(missing) == 1:
-                found = session.rows(sql.INSERT_ONE, rows[missing[0]] | self._clocks)
-                places = [(missing[0], row) for row in found]
+                place = missing[0]
+                for row in session.rows(sql.INSERT_ONE, rows[place] | self._clocks):
+                    answer[place] = _stored(rows[place], row)
             else:
-                columns: dict[str, Any] = {
-                    name: [rows[place][name] for place in missing] for name in FIELDS}  # fmt: skip
-                found = session.rows(sql.INSERT, columns | self._clocks)
-                places = [(missing[row[0] - 1], row[1:]) for row in found if row[1] is not None]
-            answer |= {place: to_job(row, {}) for place, row in places}
+                columns: dict[str, Any] = {name: [rows[place][name] for place in missing] for name in FIELDS}
+                for number, *row in session.rows(sql.INSERT, columns | self._clocks):
+                    place = missing[number - 1]
+                    answer[place] = _stored(rows[place], row)
             missing = [place for place in missing if place not in answer]
             if missing:
                 keys = [rows[place]["unique_key"] for place in missing]
@@ -84,3 +84,12 @@ class Producing(Store, Acting):
         if self._unfolded > 4 * FOLD_ROWS and not self._session.in_transaction:
             self._unfolded = 0
             self._session.execute("select pq.fold(:least)", {"least": FOLD_ROWS})
+
+
+def _stored(row: dict[str, Any], answer: Sequence[Any]) -> Job:
+    """The job from what was given and the little that the server adds."""
+    id_, status, due_at, created_at = answer
+    fields = (id_, row["task"], row["queue"], status, row["priority"], row["parameters"], row["tags"],
+              row["group"], row["unique_key"], None, due_at, row["timeout"], row["max_attempts"], 0, 0,
+              None, 0, None, None, None, None, created_at, None, None, 0)  # fmt: skip
+    return to_job(fields, {})

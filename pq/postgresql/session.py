@@ -6,17 +6,19 @@ import select
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pq.errors import StorageError
 from pq.transfer import MOVE_OUT, REFUSAL, moved_error
 
-if TYPE_CHECKING:
-    import psycopg
-    from sqlalchemy import URL, Connection, Engine
-
 TABLES = "jobs|attempts|consumers|actions|counters|buckets|queues|group_limits|settings"
 IDLE_CONNECTIONS, MOST_MORE_CONNECTIONS = 3, 20
+PLANNING = ("set enable_seqscan = off", "set plan_cache_mode = force_generic_plan", "set jit = off")
 SECRET_OPTIONS = frozenset({"password", "sslpassword", "passfile"})
 NOTHING: Mapping[str, Any] = {}
 
@@ -39,10 +41,8 @@ def native(statement: str) -> str:
     return re.sub(rf"\b(from|join|into|update)(\s+)({TABLES})\b", r"\1\2pq.\3", named)
 
 
-def without_secrets(url: "URL") -> str:
+def without_secrets(url: URL) -> str:
     """The address as it may be shown."""
-    from sqlalchemy import URL
-
     options = {name: value for name, value in url.query.items() if name not in SECRET_OPTIONS}
     shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, options)
     return shown.render_as_string(hide_password=False)
@@ -60,14 +60,13 @@ def storage_error(error: Exception, place: str) -> StorageError:
     return result
 
 
-def open_engine(url: "URL") -> "Engine":
+def open_engine(url: URL) -> Engine:
     """Connections that are opened when they are needed, and kept while few are idle."""
-    from sqlalchemy import create_engine, event
-
     engine = create_engine(
         url,
         pool_size=IDLE_CONNECTIONS,
         max_overflow=MOST_MORE_CONNECTIONS,
+        pool_reset_on_return=None,  # none is given back within a transaction
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,  # jobs are not for error messages
         connect_args={"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5,
@@ -85,14 +84,15 @@ def open_engine(url: "URL") -> "Engine":
 def set_up_connection(connection: Any) -> None:
     """What every connection needs.
 
-    A plan that was made for an empty table is kept while the table grows: so none may read all of it.
+    To plan a statement takes as long as to run it: each is planned once. But a plan that was made for an
+    empty table is kept while the table grows, so none may read all of it.
     """
     connection.autocommit = True
-    connection.execute("set enable_seqscan = off")
-    connection.execute("set jit = off")
+    for setting in PLANNING:
+        connection.execute(setting)
 
 
-def connect_alone(engine: "Engine") -> "psycopg.Connection[Any]":
+def connect_alone(engine: Engine) -> psycopg.Connection[Any]:
     """A connection outside the pool."""
     arguments, options = engine.dialect.create_connect_args(engine.url)
     connection: Any = engine.dialect.connect(
@@ -105,7 +105,7 @@ def connect_alone(engine: "Engine") -> "psycopg.Connection[Any]":
 class Session:
     """A thread's transactions. Not shared by threads; not used after a fork."""
 
-    def __init__(self, engine: "Engine", place: str) -> None:
+    def __init__(self, engine: Engine, place: str) -> None:
         self._engine = engine
         self._place = place
         self._open: psycopg.Connection[Any] | None = None
@@ -121,14 +121,12 @@ class Session:
         """A complete read."""
         return self.execute(statement, parameters).fetchall()
 
-    def execute(self, statement: str, parameters: Mapping[str, Any] = NOTHING, /) -> "psycopg.Cursor[Any]":
+    def execute(self, statement: str, parameters: Mapping[str, Any] = NOTHING, /) -> psycopg.Cursor[Any]:
         """A statement, by itself its own transaction."""
         with self._connected() as connection:
             return connection.execute(native(statement), parameters)
 
-    def executemany(
-        self, statement: str, parameters: Sequence[Mapping[str, Any]], /
-    ) -> "psycopg.Cursor[Any]":
+    def executemany(self, statement: str, parameters: Sequence[Mapping[str, Any]], /) -> psycopg.Cursor[Any]:
         """The same statement for each, in one go to the server."""
         with self._connected() as connection:
             cursor = connection.cursor()
@@ -151,10 +149,8 @@ class Session:
                     self._open = None
 
     @contextmanager
-    def transaction(self) -> Iterator["Connection"]:
+    def transaction(self) -> Iterator[Connection]:
         """One transaction as SQLAlchemy sees it; within an open one a part of that."""
-        from sqlalchemy.exc import DBAPIError
-
         if self._outer is not None:
             yield self._outer
             return
@@ -163,6 +159,7 @@ class Session:
             with engine.connect() as outer, outer.begin():
                 # The user's own tables are planned as ever; and only now the transaction has begun.
                 outer.exec_driver_sql("set local enable_seqscan = on")
+                outer.exec_driver_sql("set local plan_cache_mode = auto")
                 self._outer, self._open = outer, outer.connection.driver_connection
                 yield outer
         except DBAPIError as error:
@@ -173,12 +170,8 @@ class Session:
             self._outer = self._open = None
 
     @contextmanager
-    def _connected(self) -> Iterator["psycopg.Connection[Any]"]:
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
         """The open transaction's connection, or one from the pool; the server's errors as ours."""
-        import psycopg
-        from sqlalchemy.exc import DBAPIError
-        from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-
         if self._open is not None:
             try:
                 yield self._open
@@ -229,6 +222,4 @@ class Session:
 
 def is_trouble(error: BaseException | None) -> bool:
     """Whether the server or the way to it, and not a statement, is at fault."""
-    import psycopg
-
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)

@@ -7,7 +7,10 @@ import subprocess
 import threading
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy import Connection, make_url
+from sqlalchemy.exc import ArgumentError
 
 from pq import values
 from pq.clock import Clock
@@ -18,9 +21,6 @@ from pq.postgresql.listening import Listener
 from pq.postgresql.session import Session, connect_alone, open_engine, without_secrets
 from pq.settings import Settings, read_settings
 from pq.transfer import MOVE_IN, MOVE_OUT, check_open
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 OLDEST_SERVER = 13
 
@@ -41,13 +41,6 @@ class Store(PersistentQInterface):
         Without `clock` all times are the server's. A password is better kept out of `url`: in
         PGPASSWORD, or in ~/.pgpass. `even_if_moved` is for `pq move`, which others must not come before.
         """
-        try:
-            from sqlalchemy.engine import make_url
-            from sqlalchemy.exc import ArgumentError
-        except ImportError:
-            raise StorageError(
-                "PostgreSQL needs two more packages: pip install 'pq-notebooks[postgres]'"
-            ) from None
         try:
             address = make_url(url).set(drivername="postgresql+psycopg")
         except ArgumentError:
@@ -128,7 +121,7 @@ class Store(PersistentQInterface):
             return {"now": None, "monotonic": None}
         return {"now": self.clock.now(), "monotonic": self.clock.monotonic()}
 
-    def transaction(self) -> AbstractContextManager["Connection"]:
+    def transaction(self) -> AbstractContextManager[Connection]:
         """One transaction; the SQLAlchemy connection is for tables of your own in the same database."""
         return self._session.transaction()
 

@@ -44,6 +44,7 @@ class PersistentQSQLAlchemy(Producing):
         queues = values.names(queues, "queue")
         limit = values.whole(limit, "limit", least=1)
         lease_seconds = values.seconds(lease, "lease", positive=True)
+        self._local.waits_for = consumer, queues
         return self._claim(self._session, consumer, limit, queues, lease_seconds)
 
     def _claim(
@@ -64,7 +65,6 @@ class PersistentQSQLAlchemy(Producing):
         return taken
 
     def _claiming(self, consumer: str, queue: str, limit: int, lease_seconds: float) -> dict[str, Any]:
-        self._local.waits_for = consumer, queue
         return self._clocks | {
             "consumer": consumer,
             "incarnation": self._incarnations.get(consumer),
@@ -136,6 +136,8 @@ class PersistentQSQLAlchemy(Producing):
         results = [checked_result(outcome) for outcome in outcomes]
         lease_seconds = values.seconds(lease, "lease", positive=True)
         limit = limit if consumer is not None else 0
+        if limit:
+            self._local.waits_for = consumer, tuple(queues)
         session = self._session
         ids = {outcome.job.id for outcome in outcomes}
         if outcomes and len(ids) == len(outcomes) and all(one.kind == "completed" for one in outcomes):
@@ -168,17 +170,16 @@ class PersistentQSQLAlchemy(Producing):
                 "results": list(results),
             },
         )
-        due, unsettled = rows[0][:2]
+        due, settled = rows[0][:2]
         taken = [to_job(row[2:], {}) for row in rows if row[2] is not None]
         # What this statement itself made ready, it could not see: due jobs, and those of a limited group.
         if len(taken) < limit and (due or len(queues) > 1 or any(job.group is not None for job in jobs)):
             taken += self._claim(session, consumer, limit - len(taken), queues, lease_seconds)
-        lost: list[Job] = []
-        if unsettled:
-            again = [outcome for outcome in outcomes if outcome.job.id in unsettled]
-            with session.write():
-                lost = self._end_tries(session, again, [None] * len(again))
-        return Settled(taken, lost)
+        if settled == len(jobs):
+            return Settled(taken, [])
+        with session.write():
+            # Those that were settled just now, or by a call whose answer was lost, are so with their token.
+            return Settled(taken, self._end_tries(session, outcomes, results))
 
     def _end_tries(
         self, session: Session, outcomes: Sequence[Outcome], results: Sequence[str | None]
@@ -236,18 +237,19 @@ class PersistentQSQLAlchemy(Producing):
 
     def wait_for_work(self, timeout: timedelta, stop: threading.Event | None = None) -> bool:
         """Wait for a word of the server, with a look every second in case it is missed."""
-        consumer, queue = getattr(self._local, "waits_for", ("", *DEFAULT_QUEUES))
-        queues = [queue]
+        consumer, queues = getattr(self._local, "waits_for", ("", DEFAULT_QUEUES))
         listener = self._listening()
         listener.announce(queues)
         deadline = time.monotonic() + values.seconds(timeout, "timeout")
         patience = SECOND_LOOK_SECONDS  # soon again: somebody may just have been writing
         while True:
             heard = listener.heard(queues)
-            ready, due_in = self._session.rows(
-                sql.LOOK, self._clocks | {"queues": queues, "consumer": consumer})[0]  # fmt: skip
-            if ready or (due_in is not None and due_in <= 0):
-                return True
+            due_in = None
+            for queue in queues:
+                asked = self._clocks | {"queue": queue, "consumer": consumer}
+                ready, due_in = self._session.rows(sql.LOOK, asked)[0]
+                if ready or (due_in is not None and due_in <= 0):
+                    return True
             look_at = time.monotonic() + min(patience, max(due_in or patience, 0.001))
             patience = SLOW_POLL_SECONDS
             listener.announce(queues)
