@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from pq.job import Attempt, Job, NewJob, Status
-from pq.records import Action, Bucket, Consumer, Count, Outcome, QueueState
+from pq.records import Action, Bucket, Consumer, Count, GroupLimit, Outcome, QueueState
 
 if TYPE_CHECKING:
     import builtins
@@ -58,8 +58,7 @@ class PersistentQInterface(ABC):
         tags: Sequence[str] = (),
         group: str | None = None,
     ) -> Job:
-        """Store a job as pending, or as scheduled when it is due later; higher priority runs first.
-
+        """Store a job as pending, scheduled (due later) or blocked (a full group); higher priority first.
         `max_attempts` None means the setting MAX_ATTEMPTS (3). Where an unfinished job has the same
         `unique_key`, that one is returned with `existed` True. Raises InvalidJobError, StorageError.
         """
@@ -277,8 +276,8 @@ class PersistentQInterface(ABC):
         """All queues that have jobs or are paused."""
 
     @abstractmethod
-    def group_limits(self) -> dict[str, int]:
-        """The groups that have a limit, by name, and how many of each may be pending or processing."""
+    def group_limits(self) -> builtins.list[GroupLimit]:
+        """The groups that have a limit, by name; quick while few of a group wait."""
 
     @abstractmethod
     def attempts(self, job: Job | int) -> builtins.list[Attempt]:

@@ -6,6 +6,7 @@ import pytest
 
 import pq
 from pq import NewJob, Outcome, Status
+from pq.records import GroupLimit
 
 SECOND = timedelta(seconds=1)
 
@@ -16,9 +17,13 @@ def statuses(queue, group="g"):
 
 
 def fill(queue, most, *priorities):
-    """A limited group with a job of each priority."""
+    """A limited group with a job of each priority, which came in one after the other."""
     queue.limit_group("g", most)
-    return queue.enqueue_many([NewJob("stamp", group="g", priority=priority) for priority in priorities])
+    return [queue.enqueue("stamp", group="g", priority=priority) for priority in priorities]
+
+
+def limits(queue):
+    return {limit.group: limit.max_running for limit in queue.group_limits()}
 
 
 def test_of_a_limited_group_only_so_many_are_pending_and_the_others_wait_blocked(queue):
@@ -31,7 +36,14 @@ def test_of_a_limited_group_only_so_many_are_pending_and_the_others_wait_blocked
     assert queue.enqueue("stamp", group="other").status is Status.PENDING
     assert queue.enqueue("stamp").status is Status.PENDING
     assert queue.counts()["blocked"] == 3
-    assert queue.group_limits() == {"g": 2}
+    assert queue.group_limits() == [GroupLimit("g", 2, 2, 3)]
+
+
+def test_many_that_come_at_once_are_let_in_as_far_as_there_is_room(queue):
+    queue.limit_group("g", 2)
+    jobs = queue.enqueue_many([NewJob("stamp", group=group) for group in ("g", None, "g", "other", "g", "g")])
+    assert [job.status.value for job in jobs] == [*["pending"] * 4, "blocked", "blocked"]
+    assert jobs == [queue.get(job) for job in jobs]
 
 
 LEAVINGS = {
@@ -202,7 +214,7 @@ def test_a_higher_limit_lets_more_in_and_none_lets_all_in(queue):
     assert statuses(queue) == ["pending"] * 3 + ["blocked"] * 2
     queue.limit_group("g", None)
     assert statuses(queue) == ["pending"] * 5
-    assert queue.group_limits() == {}
+    assert queue.group_limits() == []
     queue.limit_group("g", None)
     assert queue.enqueue("stamp", group="g").status is Status.PENDING
 
@@ -215,7 +227,7 @@ def test_each_group_has_a_limit_of_its_own(queue):
         ["pending", "blocked", "blocked"],
         ["pending", "pending", "blocked"],
     )
-    assert queue.group_limits() == {"a": 1, "b": 2}
+    assert limits(queue) == {"a": 1, "b": 2}
 
 
 def test_a_change_of_a_limit_is_recorded(queue):
@@ -235,14 +247,14 @@ def test_a_change_of_a_limit_is_recorded(queue):
 def test_what_is_no_limit_is_refused(queue, group, most):
     with pytest.raises(pq.InvalidJobError):
         queue.limit_group(group, most)
-    assert (queue.group_limits(), queue.actions()) == ({}, [])
+    assert (queue.group_limits(), queue.actions()) == ([], [])
 
 
 def test_all_or_nothing_holds_for_a_limit_too(queue):
     with pytest.raises(pq.JobNotFoundError), queue.transaction():  # noqa: PT012  # all of it is undone
         fill(queue, 1, 0, 0)
         queue.get(99)
-    assert (queue.group_limits(), queue.list()) == ({}, [])
+    assert (queue.group_limits(), queue.list()) == ([], [])
     with queue.transaction():
         fill(queue, 1, 0, 0)
     assert statuses(queue) == ["pending", "blocked"]
@@ -254,7 +266,7 @@ def test_prune_forgets_the_limits_of_groups_that_are_gone(queue, clock):
     clock.advance(3600)
     queue.limit_group("to come", 1)
     queue.prune(timedelta(minutes=30))
-    assert queue.group_limits() == {"g": 1, "to come": 1}
+    assert limits(queue) == {"g": 1, "to come": 1}
 
 
 def test_delete_all_removes_who_waits_too(queue):
@@ -268,7 +280,7 @@ def test_a_walk_through_all_verbs_never_has_too_many_nor_leaves_room(queue, cloc
     most = 3
     fill(queue, most, *[0, 1] * 20)
     verbs = [
-        *(lambda job: queue.complete(job), lambda job: queue.release(job)),
+        *(queue.complete, queue.release),
         *(lambda job: queue.fail(job, "no", delay=SECOND), lambda job: queue.snooze(job, SECOND)),
         *(lambda job: queue.assign(job, "c"), lambda job: queue.mark_failed(job, "why")),
         lambda job: (queue.complete(job), queue.resubmit(job)),

@@ -10,6 +10,7 @@ import pq
 from notebooks import consume, write_notebook
 from pq import Status
 from pq.notebook.sweeps import parameter_sets
+from pq.records import GroupLimit
 
 CELL = "lr = 0.1\nseed = 0\nname = 'a'"
 
@@ -146,7 +147,7 @@ def test_of_a_limited_sweep_only_so_many_go_on_at_a_time(store, train):
     sweep = pq.sweep(store, train, {"seed": range(5)}, name="study", max_running=2)
     assert sweep.counts() == dict.fromkeys(Status, 0) | {"pending": 2, "blocked": 3}
     pq.sweep(store, train, {"seed": range(5)}, name="study")
-    assert store.group_limits() == {"study": 2}
+    assert store.group_limits() == [GroupLimit("study", 2, 2, 3)]
     assert len(store.actions()) == 1
     pq.sweep(store, train, {"seed": range(6)}, name="study", max_running=3)
     assert sweep.counts() == dict.fromkeys(Status, 0) | {"pending": 3, "blocked": 3}
@@ -158,7 +159,7 @@ def test_of_a_limited_sweep_only_so_many_go_on_at_a_time(store, train):
 def test_a_sweep_with_a_limit_that_is_none_stores_nothing(store, train, most):
     with pytest.raises(pq.InvalidJobError, match="max_running"):
         pq.sweep(store, train, {"seed": [1]}, max_running=most)
-    assert (store.list(), store.group_limits()) == ([], {})
+    assert (store.list(), store.group_limits()) == ([], [])
 
 
 def test_an_empty_sweep_has_a_frame(store):

@@ -56,7 +56,8 @@ def sweep(
     with queue.transaction():
         there = {job.unique_key for job in _jobs(queue, group)}
         missing = [job for key, job in new.items() if key not in there]
-        if max_running is not None and queue.group_limits().get(group) != max_running:
+        limits = {limit.group: limit.max_running for limit in queue.group_limits()}
+        if max_running not in (None, limits.get(group)):
             queue.limit_group(group, max_running)
         if missing:
             queue.enqueue_many(missing)

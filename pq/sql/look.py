@@ -11,7 +11,7 @@ from pq import values
 from pq.errors import InvalidJobError, JobNotFoundError
 from pq.interface import PersistentQInterface
 from pq.job import Attempt, Job, Status
-from pq.records import Action, Bucket, Consumer, Count, QueueState
+from pq.records import Action, Bucket, Consumer, Count, GroupLimit, QueueState
 from pq.sql import rows as to
 from pq.sql import statements
 from pq.sql.session import Session
@@ -125,9 +125,9 @@ class Looking(PersistentQInterface):
             answer.append(QueueState(name, to_datetime(at), reason, to_datetime(oldest)))
         return answer
 
-    def group_limits(self) -> dict[str, int]:
-        """The groups that have a limit, and how many of each may be pending or processing."""
-        return dict(self._session.rows("select job_group, max_running from group_limits order by job_group"))
+    def group_limits(self) -> builtins.list[GroupLimit]:
+        """The groups that have a limit, by name."""
+        return [GroupLimit(*row) for row in self._session.rows(statements.LIMITS)]
 
     def attempts(self, job: Job | int) -> builtins.list[Attempt]:
         """The ended tries of a job, oldest first."""

@@ -121,6 +121,16 @@ insert into queues values (:queue, :now, :reason)
 on conflict (name) do update set reason = excluded.reason
 """
 
+LIMITS = """
+select job_group, max_running,
+    (select count(*) from jobs
+        where jobs.job_group = group_limits.job_group and jobs.job_group is not null
+            and status in ('pending', 'processing')),
+    (select count(*) from jobs where jobs.job_group = group_limits.job_group and status = 'blocked')
+from group_limits
+order by job_group
+"""
+
 SET_LIMIT = """
 insert into group_limits values (:group, :most, :now)
 on conflict (job_group) do update set max_running = excluded.max_running, set_at = excluded.set_at
