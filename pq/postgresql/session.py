@@ -166,6 +166,8 @@ class Session:
             if error.connection_invalidated or is_trouble(error.orig):
                 raise storage_error(error.orig or error, self._place) from None
             raise
+        except psycopg.Error as error:
+            raise self._ours(error) from None
         finally:
             self._outer = self._open = None
 
@@ -180,8 +182,8 @@ class Session:
             return
         try:
             pooled = self._check_out()
-        except DBAPIError as error:
-            raise storage_error(error.orig or error, self._place) from None
+        except psycopg.Error as error:
+            raise storage_error(error, self._place) from None
         except PoolTimeoutError:
             raise StorageError(
                 f"cannot use the database {self._place}: more than "

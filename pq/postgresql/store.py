@@ -43,7 +43,7 @@ class Store(PersistentQInterface):
         """
         try:
             address = make_url(url).set(drivername="postgresql+psycopg")
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise StorageError("the address cannot be read: write postgresql://USER@HOST/DATABASE") from None
         self.url = without_secrets(address)
         self.settings = settings or read_settings()
