@@ -61,7 +61,7 @@ def storage_error(error: Exception, place: str) -> StorageError:
     return result
 
 
-def open_engine(url: URL, secrets: Mapping[str, str]) -> Engine:
+def open_engine(url: URL, secrets: dict[str, str]) -> Engine:
     """Connections that are opened when they are needed, and kept while few are idle."""
     engine = create_engine(
         url,
@@ -98,7 +98,7 @@ def set_up_connection(connection: Any) -> None:
         connection.execute(setting)
 
 
-def connect_alone(engine: Engine, secrets: Mapping[str, str]) -> psycopg.Connection[Any]:
+def connect_alone(engine: Engine, secrets: dict[str, str]) -> psycopg.Connection[Any]:
     """A connection outside the pool."""
     arguments, options = engine.dialect.create_connect_args(engine.url)
     options |= _options(engine.url) | secrets | {"application_name": "pq listener"}
