@@ -13,17 +13,19 @@ DEFAULT_DATABASE = "queue.db"
 
 @dataclass(frozen=True)
 class Settings:
-    """The original system's four settings.
+    """The original system's four settings, and where runs lie.
 
     `database` is what `pq.connect()` opens (PQ_URL, else QUEUE_DB_FILE). `max_attempts` goes into jobs
     that name none (MAX_ATTEMPTS). `lease` is how long a silent consumer keeps its jobs
-    (TIMEOUT_SECONDS). `interval` lies between two files of the producer (INTERVAL_TIME).
+    (TIMEOUT_SECONDS). `interval` lies between two files of the producer (INTERVAL_TIME). `runs` is the place
+    of executed notebooks, None for runs/ beside the queue (PQ_RUNS).
     """
 
     database: str
     max_attempts: int
     lease: timedelta
     interval: timedelta
+    runs: str | None = None
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -34,6 +36,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         max_attempts=int(_number(values, "MAX_ATTEMPTS", 3, least=1)),
         lease=timedelta(seconds=_number(values, "TIMEOUT_SECONDS", 30, least=1)),
         interval=timedelta(seconds=_number(values, "INTERVAL_TIME", 5, least=0.001)),
+        runs=values.get("PQ_RUNS") or None,
     )
 
 

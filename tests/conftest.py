@@ -119,6 +119,7 @@ def no_setting_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "TIMEOUT_SECONDS",
         "INTERVAL_TIME",
         "PQ_INPUT_ROOT",
+        "PQ_RUNS",
     ):
         monkeypatch.delenv(name, raising=False)
 

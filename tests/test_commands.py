@@ -300,7 +300,7 @@ def test_a_panel_whose_job_is_deleted_says_so(queue):
 
 
 def write_run(folder, job_id, attempt, cells):
-    path = executed.run_path(folder, job_id, attempt)
+    path = folder / "runs" / str(job_id) / f"{attempt}.ipynb"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"cells": cells}))
     return path
@@ -327,7 +327,7 @@ def test_an_executed_notebook_is_shown_as_text_from_before_its_failing_cell(tmp_
         "(text/html, image/png: open the notebook to see it)",
         "line 1\nline 2",
     ]
-    assert executed.runs(tmp_path, 7, 3) == [2]
+    assert executed.runs(tmp_path, 7) == [2]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"cells": 7}', '{"cells": [7]}', "[" * 100_000, "\x00"])
@@ -344,7 +344,7 @@ def test_a_run_that_is_no_notebook_is_a_clear_error_or_empty(tmp_path, content):
 def test_a_link_out_of_the_runs_is_not_followed(tmp_path):
     secret = tmp_path / "secret.ipynb"
     secret.write_text('{"cells": [{"source": "hunter2"}]}')
-    path = executed.run_path(tmp_path, 7, 1)
+    path = tmp_path / "runs" / "7" / "1.ipynb"
     path.parent.mkdir(parents=True)
     path.symlink_to(secret)
     with pytest.raises(NotebookError, match="is a symbolic link"):

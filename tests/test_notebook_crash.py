@@ -133,14 +133,18 @@ def test_killed_between_settle_and_publish_the_next_consumer_publishes(store, do
     assert len(store.attempts(job)) == 1
 
 
+def draft_path(draft, ending=".ipynb"):
+    return draft.place.path(draft.name(ending))
+
+
 def test_a_live_run_is_left_alone(store):
     job = store.enqueue_notebook(write_notebook(store.folder / "a.ipynb", "1"))
     taken = store.dequeue("consumer-1")
     draft = Draft.of(store.folder, taken)
-    draft.path().parent.mkdir(parents=True)
-    draft.path().write_text(json.dumps({"metadata": {}, "cells": []}))
+    draft_path(draft).parent.mkdir(parents=True)
+    draft_path(draft).write_text(json.dumps({"metadata": {}, "cells": []}))
     assert close_runs(store) == 0
-    assert draft.path().exists()
+    assert draft_path(draft).exists()
     store.release(taken)
     close_runs(store)
     assert files(store) == []
@@ -152,9 +156,9 @@ def test_a_torn_draft_is_removed(store, content):
     store.enqueue_notebook(write_notebook(store.folder / "a.ipynb", "1"))
     taken = store.dequeue("consumer-1")
     draft = Draft.of(store.folder, taken)
-    draft.path().parent.mkdir(parents=True)
-    draft.path().write_bytes(content)
-    draft.path(".4711.tmp").touch()
+    draft_path(draft).parent.mkdir(parents=True)
+    draft_path(draft).write_bytes(content)
+    draft_path(draft, ".4711.tmp").touch()
     store.fail(taken, "x", retry=False)
     close_runs(store)
     assert files(store) == []
@@ -171,7 +175,8 @@ def test_a_zombie_does_not_overwrite_the_run_of_the_next_attempt(store):
     consume(store)
     before = (store.folder / store.get(job).result["run"]).read_text()
     draft = Draft.of(store.folder, zombie)
-    draft.path(COMPLETED).write_text(json.dumps({"metadata": {"pq": {"outcome": "completed"}}, "cells": []}))
+    ended = {"metadata": {"pq": {"outcome": "completed"}}, "cells": []}
+    draft_path(draft, COMPLETED).write_text(json.dumps(ended))
     outcome = Outcome(zombie)
     assert store.settle([outcome]).lost
     after_settling(store, outcome, accepted=False)

@@ -162,7 +162,7 @@ def planted(path, kind, target):
 def test_a_link_planted_among_the_runs_is_not_read(store, ended, kind, tmp_path_factory, run):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "1.ipynb"
     write_notebook(elsewhere, "'a secret of somebody'")
-    planted(published(store.folder, ended.id, 1), kind, elsewhere)
+    planted(store.folder / "runs" / published(ended.id, 1), kind, elsewhere)
     with pytest.raises((UnsafePathError, NotebookError)):
         pq.open_run(ended, store)
     with pytest.raises((UnsafePathError, NotebookError)):

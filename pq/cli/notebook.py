@@ -137,15 +137,17 @@ def open_run(
     as_json: AsJson = False,
 ) -> None:
     """Print the path of a job's executed notebook, of a running one as far as it is."""
+    from pq.notebook.opening import find_run
     from pq.notebook.opening import open_run as read
-    from pq.notebook.opening import run_path
 
     with opened(context) as jobs:
-        path = run_path(jobs, job, attempt=attempt)
+        place, name = find_run(jobs, job, attempt=attempt)
         if as_json:
-            write_json({"path": str(path), **read(job, jobs, attempt=attempt).metadata.get("pq", {})})
+            write_json(
+                {"path": place.address(name), **read(job, jobs, attempt=attempt).metadata.get("pq", {})}
+            )
         else:
-            say(str(path))
+            say(place.address(name))
 
 
 def with_notebook(command: Callable[..., None]) -> Callable[..., None]:

@@ -3,16 +3,14 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pq.display import plain
 from pq.notebook.masking import Masking
-from pq.notebook.runs import COMPLETED, ENDED, Draft, error_output, write_atomically
-from pq.private import make_folder, opener
+from pq.notebook.places import SLOW_SHARE
+from pq.notebook.runs import COMPLETED, ENDED, Draft, error_output
 
 SAVE_SECONDS = 1.0
-SLOW_SHARE = 10  # a notebook that takes long to write is written so much less often
 SKIP_TAG, RAISES_TAG = "skip-execution", "raises-exception"
 
 
@@ -34,8 +32,7 @@ class Executed:
         self._saved, self._pause, self._dirty = 0.0, SAVE_SECONDS, False
         notebook.metadata["pq"] = {"outcome": "running", "why": None, "cell": None, **facts}
         _clear(notebook)
-        make_folder(draft.path().parent)
-        self._cell_file = open(draft.path(".cell"), "w", encoding="ascii", opener=opener)  # noqa: SIM115  # until the run is closed
+        self._note = draft.place.note(draft.name(".cell"))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -60,9 +57,7 @@ class Executed:
         self._cell_began = time.monotonic()
         self._status().update(status="running", start_time=_now())
         # Two bytes instead of the whole notebook: enough for the next consumer to tell the truth.
-        self._cell_file.seek(0)
-        self._cell_file.write(f"{number}\n")
-        self._cell_file.flush()
+        self._note.write(number)
         self.touch()
 
     def end(self, status: str, *, exception: bool = False) -> None:
@@ -101,10 +96,10 @@ class Executed:
             exception=None if outcome == "completed" else True,
         )
         target, other = (COMPLETED, ENDED) if outcome == "completed" else (ENDED, COMPLETED)
-        self._write(self.draft.path(target), durable=True)
-        self.draft.path(other).unlink(missing_ok=True)
-        self.draft.path().unlink(missing_ok=True)
-        self._cell_file.close()
+        self._write(target, durable=True)
+        self._note.close()
+        for ending in (other, ".ipynb"):
+            self.draft.place.remove(self.draft.name(ending))
 
     def touch(self) -> None:
         """Something changed: write it, if the last writing is long enough ago."""
@@ -113,9 +108,10 @@ class Executed:
 
     def save(self) -> None:
         """Write what has changed, at most every second."""
+        self._note.flush()
         now = time.monotonic()
         if self._dirty and now - self._saved >= self._pause:
-            self._write(self.draft.path(), durable=False)
+            self._write(".ipynb", durable=False)
             self._saved = time.monotonic()
             self._pause = max(SAVE_SECONDS, SLOW_SHARE * (self._saved - now))
 
@@ -125,12 +121,12 @@ class Executed:
         told = next((line for line in lines if line), "")
         return self.masking.text(plain(told, 80))
 
-    def _write(self, path: Path, *, durable: bool) -> None:
+    def _write(self, ending: str, *, durable: bool) -> None:
         from nbformat.v4 import writes
 
         text = writes(self._masked(), sort_keys=True) if self.masking.names else writes(self.notebook)
         self._dirty = False
-        write_atomically(self.draft, path, text + "\n", durable=durable)
+        self.draft.write(ending, text + "\n", durable=durable)
 
     def _masked(self) -> Any:
         from nbformat import from_dict

@@ -25,6 +25,7 @@ from pq.notebook.inspecting import (
 )
 from pq.notebook.masking import Masking
 from pq.notebook.memory import MemoryWatch, memory_bytes
+from pq.notebook.places import place_of
 from pq.notebook.provenance import git_state, provenance
 from pq.notebook.runs import TASK, Draft, published
 from pq.tasks import Context, task
@@ -157,9 +158,7 @@ def run_notebook(
         "git": git_state(path, now_sha256),
         "parameters": given,
     }
-    prepared = _prepared(
-        document, given, masking, path, published(context.folder, context.job.id, context.job.attempt)
-    )
+    prepared = _prepared(document, given, masking, path, _address(context))
     attempt = _Attempt(context, prepared, masking, facts, cold=cold)
     name = kernel or spoken(document)[1] or "python3"
     # Old notebooks call it so, and Jupyter understands.
@@ -233,10 +232,8 @@ class _Attempt:
     def _result(self) -> dict[str, Any]:
         from pq.notebook.recording import records
 
-        job = self._context.job
-        run = published(Path(), job.id, job.attempt).as_posix()
         found = self._masking.value(records(self._notebook))
-        result = {"run": run, "records": found}
+        result = {"run": _address(self._context), "records": found}
         values.to_json(result, "the records of a run")
         return result
 
@@ -271,6 +268,11 @@ class _Attempt:
         return {} if self._executed is None else self._executed.facts
 
 
+def _address(context: Context) -> str:
+    """Where the executed notebook will lie."""
+    return place_of(context.folder).reference(published(context.job.id, context.job.attempt))
+
+
 def _trusted(notebook: Any, folder: Path) -> Path:
     """The real path of a job's notebook; PQ_NOTEBOOK_ROOT of this consumer bounds it again."""
     if not isinstance(notebook, str) or "\0" in notebook or "://" in notebook:
@@ -281,7 +283,7 @@ def _trusted(notebook: Any, folder: Path) -> Path:
 
 
 def _prepared(
-    document: dict[str, Any], parameters: Mapping[str, Any], masking: Masking, path: Path, output: Path
+    document: dict[str, Any], parameters: Mapping[str, Any], masking: Masking, path: Path, output: str
 ) -> Any:
     """The notebook with papermill's injected cell, and the code that fetches the secrets in it."""
     import nbformat
@@ -297,7 +299,7 @@ def _prepared(
             "environment_variables": {},
             "exception": None,
             "input_path": str(path),
-            "output_path": str(output),
+            "output_path": output,
             "parameters": {},
             "version": provenance()["papermill"],
             "start_time": None,

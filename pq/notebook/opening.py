@@ -1,14 +1,13 @@
 """The executed notebook of a job, as nbformat has it."""
 
 import os
-from pathlib import Path
 from typing import Any
 
-from pq.errors import NotebookError, NotebookMissingError, UnsafePathError
+from pq.errors import NotebookError, NotebookMissingError
 from pq.interface import PersistentQInterface
 from pq.job import Job, Status
-from pq.notebook.runs import RUN_BYTES, RUNS, TASK, Draft, published
-from pq.private import read_below, unlinked
+from pq.notebook.places import Place, attempts_with_runs, place_of
+from pq.notebook.runs import TASK, Draft, published
 
 
 def open_run(
@@ -30,29 +29,25 @@ def open_run(
 
         with connect(queue) as opened:
             return open_run(job, opened, attempt=attempt)
-    path = run_path(queue, job, attempt=attempt)
+    place, name = find_run(queue, job, attempt=attempt)
     try:
-        return reads(read_below(path, queue.folder / RUNS, RUN_BYTES).decode())
+        return reads(place.read(name).decode())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise NotebookError(f"cannot read {path}: {error}") from None
+        raise NotebookError(f"cannot read {place.address(name)}: {error}") from None
 
 
-def run_path(queue: PersistentQInterface, job: Job | int, *, attempt: int | None = None) -> Path:
-    """Where that notebook lies. Raises NotebookMissingError."""
+def find_run(queue: PersistentQInterface, job: Job | int, *, attempt: int | None = None) -> tuple[Place, str]:
+    """Where that notebook lies: the place, and its name there. Raises NotebookMissingError."""
     current = queue.get(job)
     if current.task != TASK:
         raise NotebookMissingError(f"job {current.id} is no notebook: its task is {current.task}")
     number = current.attempt if attempt is None else attempt
+    place = place_of(queue.folder)
+    found: str | None = published(current.id, number)
     if current.status is Status.PROCESSING and number == current.attempt:
         found = Draft.of(queue.folder, current).latest()
-    else:
-        found = published(queue.folder, current.id, number)
-    if found is None or not found.exists():
-        ran = sorted(
-            int(one.stem) for one in published(queue.folder, current.id, 0).parent.glob("[0-9]*.ipynb")
-        )
+    if found is None or not place.exists(found):
+        ran = attempts_with_runs(place, current.id)
         there = f"; there are those of attempt {', '.join(map(str, ran))}" if ran else ""
         raise NotebookMissingError(f"job {current.id} has no run of attempt {number}{there}")
-    if found.is_symlink():
-        raise UnsafePathError(f"cannot use {found}: it is a symbolic link, and no run")
-    return unlinked(found, queue.folder / RUNS)
+    return place, found

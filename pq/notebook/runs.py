@@ -1,14 +1,13 @@
 """Runs as files: drafts while a notebook runs, published once its end was stored, closed for the dead.
 
-A draft is `runs/.running/JOB-ATTEMPT-TOKEN.ipynb`, beside a `.cell` file with the number of the cell that
-runs; when the notebook has ended it becomes `.completed.ipynb` or `.ended.ipynb`. The token is in the
-name, so a consumer that lost its lease can never touch the run of another. All drafts of a queue stand
-in one folder, so that the look for dead ones costs nothing however many runs there are.
+A draft is `.running/JOB-ATTEMPT-TOKEN.ipynb` in the place of runs, beside a `.cell` file with the number of
+the cell that runs; when the notebook has ended it becomes `.completed.ipynb` or `.ended.ipynb`. The token
+is in the name, so a consumer that lost its lease can never touch the run of another. All drafts stand in one
+folder, so that the look for dead ones costs nothing however many runs there are.
 """
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,75 +18,62 @@ from pq import values
 from pq.errors import JobNotFoundError
 from pq.interface import PersistentQInterface
 from pq.job import Attempt, Job, Status
-from pq.private import make_folder, read_below, replacing, unlinked
+from pq.notebook.places import RUNNING, Place, place_of
 from pq.records import Outcome
 
 TASK = "notebook"
-RUN_BYTES = 500_000_000
-RUNS, RUNNING = "runs", ".running"
 COMPLETED, ENDED = ".completed.ipynb", ".ended.ipynb"
 
 log = logging.getLogger("pq")
 
 
-def published(folder: Path, job_id: int, attempt: int) -> Path:
-    """Where the executed notebook of an attempt lies once its end was stored."""
-    return folder / RUNS / str(job_id) / f"{attempt}.ipynb"
+def published(job_id: int, attempt: int) -> str:
+    """The name of the executed notebook of an attempt once its end was stored."""
+    return f"{job_id}/{attempt}.ipynb"
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """The files of one try that is not published."""
 
-    folder: Path
+    place: Place
     job: int
     attempt: int
     token: int
 
     @classmethod
     def of(cls, folder: Path, job: Job) -> "Draft":
-        """The draft of a job that this process holds."""
-        return cls(folder, job.id, job.attempt, job.token)
+        """The draft of a job that this process holds, or that somebody looks at."""
+        return cls(place_of(folder), job.id, job.attempt, job.token)
 
-    def path(self, ending: str = ".ipynb") -> Path:
+    def name(self, ending: str = ".ipynb") -> str:
         """One of its files."""
-        name = f"{self.job}-{self.attempt}-{self.token}{ending}"
-        return unlinked(self.folder / RUNS / RUNNING / name, self.folder / RUNS)
+        return f"{RUNNING}/{self.job}-{self.attempt}-{self.token}{ending}"
 
-    def latest(self) -> Path | None:
+    def latest(self) -> str | None:
         """The notebook as far as it was written, the ended one first."""
-        return next((one for one in map(self.path, (COMPLETED, ENDED, ".ipynb")) if one.exists()), None)
+        names = map(self.name, (COMPLETED, ENDED, ".ipynb"))
+        return next((one for one in names if self.place.exists(one)), None)
 
     def discard(self) -> None:
         """Remove all of its files."""
         for ending in (COMPLETED, ENDED, ".ipynb", ".cell"):
-            self.path(ending).unlink(missing_ok=True)
+            self.place.remove(self.name(ending))
 
     def sweep(self) -> None:
         """Remove what writers left that were killed in the middle."""
-        for left in self.path("").parent.glob(f"{self.path('').name}.*.tmp"):
-            left.unlink(missing_ok=True)
+        self.place.sweep(self.name(""))
 
-    def publish(self, source: Path) -> None:
+    def write(self, ending: str, text: str, *, durable: bool = False) -> None:
+        """Replace one of its files as a whole."""
+        # A lone surrogate cannot be UTF-8; its escape is what JSON has for it.
+        self.place.write(self.name(ending), text.encode("utf-8", "backslashreplace"), durable=durable)
+
+    def publish(self, source: str) -> None:
         """Give the notebook its final name; another process may have done so."""
-        target = unlinked(published(self.folder, self.job, self.attempt), self.folder / RUNS)
-        make_folder(target.parent)
         with suppress(FileNotFoundError):
-            source.replace(target)
+            self.place.rename(source, published(self.job, self.attempt))
         self.discard()
-
-
-def write_atomically(draft: Draft, path: Path, text: str, *, durable: bool = False) -> None:
-    """Replace the file as a whole; a reader sees the old or the new one. `durable` survives a power cut."""
-    temporary = draft.path(f".{os.getpid()}.tmp")
-    # A lone surrogate cannot be UTF-8; its escape is what JSON has for it.
-    data = text.encode("utf-8", "backslashreplace")
-    with replacing(temporary) as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def after_settling(queue: PersistentQInterface, outcome: Outcome, *, accepted: bool) -> None:
@@ -105,18 +91,18 @@ def _after_settling(queue: PersistentQInterface, outcome: Outcome, *, accepted: 
     if not accepted or outcome.kind == "released":
         draft.discard()
         return
-    ended = draft.path(COMPLETED if outcome.kind == "completed" else ENDED)
-    if not ended.exists():
+    ended = draft.name(COMPLETED if outcome.kind == "completed" else ENDED)
+    if not draft.place.exists(ended):
         # The notebook did not stop, or stopped a moment after its end was decided.
         close(draft, outcome.kind, values.error_text(outcome.error or ""))
-    if ended.exists():
+    if draft.place.exists(ended):
         draft.publish(ended)
 
 
 def close_runs(queue: PersistentQInterface) -> int:
     """Publish what dead consumers left, told truthfully; returns how many runs were closed."""
     closed = 0
-    for draft in list(_drafts(queue.folder)):
+    for draft in list(_drafts(place_of(queue.folder))):
         try:
             closed += _close_dead(queue, draft)
         except (OSError, ValueError) as error:
@@ -124,15 +110,11 @@ def close_runs(queue: PersistentQInterface) -> int:
     return closed
 
 
-def _drafts(folder: Path) -> Iterator[Draft]:
-    try:
-        names = {entry.name.partition(".")[0] for entry in os.scandir(folder / RUNS / RUNNING)}
-    except FileNotFoundError:
-        return
-    for name in sorted(names):
+def _drafts(place: Place) -> Iterator[Draft]:
+    for name in sorted({name.partition(".")[0] for name in place.names(RUNNING)}):
         parts = name.split("-")
         if len(parts) == 3 and all(part.isdecimal() for part in parts):
-            yield Draft(folder, *map(int, parts))
+            yield Draft(place, *map(int, parts))
 
 
 def _close_dead(queue: PersistentQInterface, draft: Draft) -> bool:
@@ -144,8 +126,7 @@ def _close_dead(queue: PersistentQInterface, draft: Draft) -> bool:
     if job.status is Status.PROCESSING and job.token <= draft.token:
         return False
     draft.sweep()
-    latest = draft.latest()
-    document = None if latest is None else _read(latest)
+    document = _read(draft.place, draft.latest())
     attempt = None if document is None else _attempt_of(queue, draft, document)
     if attempt is None:
         draft.discard()  # given back, or not readable: nothing that was stored refers to it
@@ -166,21 +147,22 @@ def _attempt_of(queue: PersistentQInterface, draft: Draft, document: dict[str, A
     return None
 
 
-def close(draft: Draft, outcome: str, why: str) -> Path | None:
+def close(draft: Draft, outcome: str, why: str) -> str | None:
     """Make a draft say how its attempt ended; returns the ended file, None where there is nothing to read."""
     latest = draft.latest()
-    document = None if latest is None else _read(latest)
+    document = _read(draft.place, latest)
     if latest is None or document is None:
         return None
-    target = draft.path(COMPLETED if outcome == "completed" else ENDED)
+    ending = COMPLETED if outcome == "completed" else ENDED
+    target = draft.name(ending)
     facts = document["metadata"].setdefault("pq", {})
     if facts.get("outcome") != outcome:
         if facts.get("outcome") == "running":
             _close_cells(document, _running_cell(draft), outcome, why)
         facts.update(outcome=outcome, why=why)
-        write_atomically(draft, target, _text(document), durable=True)
+        draft.write(ending, _text(document), durable=True)
     elif latest != target:
-        latest.replace(target)
+        draft.place.rename(latest, target)
     return target
 
 
@@ -212,21 +194,17 @@ def error_output(name: str, text: str) -> dict[str, Any]:
 def _running_cell(draft: Draft) -> int:
     """The cell that ran when the consumer died, from 1; 0 where none had begun."""
     try:
-        return int(_bytes(draft.path(".cell")))
+        return int(draft.place.read(draft.name(".cell")))
     except (OSError, ValueError):
         return 0
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(place: Place, name: str | None) -> dict[str, Any] | None:
     try:
-        document = json.loads(_bytes(path))
+        document = None if name is None else json.loads(place.read(name))
     except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and isinstance(document.get("metadata"), dict) else None
-
-
-def _bytes(path: Path) -> bytes:
-    return read_below(path, path.parents[1], RUN_BYTES)
 
 
 def _text(document: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ def job_detail(queue: PersistentQInterface, job_id: int, hiding: Hiding) -> dict
         "tries": [_attempt(one) for one in attempts[-MOST_ATTEMPTS:]],
         "tries_before": max(0, len(attempts) - MOST_ATTEMPTS),
         "actions": [_action(one) for one in queue.actions(job, MOST_ACTIONS)],
-        "runs": runs(queue.folder, job.id, job.attempt),
+        "runs": runs(queue.folder, job.id),
     }
 
 

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pq.errors import NotebookError
-from pq.private import read_below
+from pq.notebook.places import attempts_with_runs, place_of
+from pq.notebook.runs import published
 from pq.widgets.hiding import clean
 
 if TYPE_CHECKING:
@@ -20,16 +21,12 @@ MOST_OUTPUTS = 20
 BEFORE = 3
 
 
-def run_path(folder: Path, job_id: int, attempt: int) -> Path:
-    """Where the executed notebook of an attempt is, if it is."""
-    return folder / "runs" / str(job_id) / f"{attempt}.ipynb"
-
-
-def runs(folder: Path, job_id: int, attempts: int) -> list[int]:
-    """The attempts that left a notebook."""
-    return [
-        number for number in range(1, min(attempts, 100) + 1) if run_path(folder, job_id, number).is_file()
-    ]
+def runs(folder: Path, job_id: int) -> list[int]:
+    """The attempts that left a notebook; none where the place of runs cannot be read."""
+    try:
+        return attempts_with_runs(place_of(folder), job_id)
+    except (OSError, NotebookError):
+        return []
 
 
 def read_run(folder: Path, job_id: int, attempt: int) -> dict[str, Any]:
@@ -37,19 +34,19 @@ def read_run(folder: Path, job_id: int, attempt: int) -> dict[str, Any]:
 
     Raises NotebookError where it cannot be read.
     """
-    path = run_path(folder, job_id, attempt)
+    place, name = place_of(folder), published(job_id, attempt)
     try:
-        notebook = json.loads(read_below(path, folder / "runs", MOST_BYTES))
+        notebook = json.loads(place.read(name, MOST_BYTES))
         cells = [cell for cell in notebook["cells"] if isinstance(cell, dict)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise NotebookError(f"cannot read {path}: {error}") from None
+        raise NotebookError(f"cannot read {place.address(name)}: {error}") from None
     failed = next((index for index, cell in enumerate(cells) if _has_failed(cell)), None)
     first = 0 if failed is None else max(0, failed - BEFORE)
     shown = cells[first : first + MOST_CELLS]
     return {
         "job": job_id,
         "attempt": attempt,
-        "path": clean(str(path)),
+        "path": clean(place.address(name)),
         "total": len(cells),
         "first": first + 1,
         "failed": None if failed is None else failed + 1,

@@ -5,7 +5,6 @@ import json
 from browsing import ask, confirm, expect_rows, expect_text, ready, rows, select, visit, wait_for
 
 import pq
-from pq.widgets.executed import run_path
 
 
 def broken_job(queue, line="default", **options):
@@ -25,7 +24,7 @@ def fill(form, **answers):
 
 def test_the_panel_shows_a_job_and_its_failing_cell_and_acts_on_it(browser, server, queue):
     lost = broken_job(queue, tags=("eu",), group="sweep-7")
-    path = run_path(server.folder, lost, 1)
+    path = server.folder / "runs" / str(lost) / "1.ipynb"
     path.parent.mkdir(parents=True)
     failing = {"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["KeyError: <b>x</b>"]}
     cells = [

@@ -4,8 +4,6 @@ import json
 
 from browsing import expect_text, ready, rows, visit
 
-from pq.widgets.executed import run_path
-
 RUN = "window.pwned=1"
 STRINGS = [
     f"<script>{RUN}</script>",
@@ -119,7 +117,7 @@ def sow(queue, folder):
             queue.enqueue(name, **options)
             queue.heartbeat(queue.dequeue(name, (name,)), message=text)
         queue.pause(name, text.encode("utf-8", "replace").decode())
-    path = run_path(folder, lost.id, 1)
+    path = folder / "runs" / str(lost.id) / "1.ipynb"
     path.parent.mkdir(parents=True)
     cells = [notebook_cell(text) for text in [*STRINGS[::2], *STRINGS[1::2]]]
     path.write_text(json.dumps({"cells": cells}))
