@@ -101,8 +101,8 @@ def set_up_connection(connection: Any) -> None:
 def connect_alone(engine: Engine, secrets: dict[str, str]) -> psycopg.Connection[Any]:
     """A connection outside the pool."""
     arguments, options = engine.dialect.create_connect_args(engine.url)
-    options |= _options(engine.url) | secrets | {"application_name": "pq listener"}
-    connection: Any = engine.dialect.connect(*arguments, **options)
+    own = _options(engine.url) | secrets | {"application_name": "pq listener"}
+    connection: Any = engine.dialect.connect(*arguments, **{**options, **own})
     set_up_connection(connection)
     return connection  # type: ignore[no-any-return]  # the psycopg dialect's
 
