@@ -190,7 +190,8 @@ select
 from moment
 """
 
-HEARTBEAT = f"""
+HEART  # Who was taken for dead while the way to the server was cut, and beats again, is not.
+BEAT = f"""
 with {_MOMENT}, {_UNSYNCED})
 update jobs
 set lease_until = moment.monotonic + cast(:lease as double precision),
@@ -258,9 +259,10 @@ select :id, :name, :host, :pid, :queues, now, now, :presence
 from (select coalesce(cast(:now as double precision), {_SERVER}) as now) as moment
 """
 
+# Who was taken for dead while the way to the server was cut, and beats again, is not.
 BEAT = f"""
 with {_MOMENT}, {_UNSYNCED})
-update consumers set heartbeat_at = moment.now, doing = :doing
+update consumers set heartbeat_at = moment.now, doing = :doing, ended_at = null
 from moment
 where id = :id
 returning stop_requested
@@ -272,6 +274,12 @@ select id from consumers
 where ended_at is null
     and case when pg_try_advisory_lock_shared(presence) then pg_advisory_unlock_shared(presence)
         else false end
+"""
+
+# Consumers that said goodbye, or were found dead, with jobs in hand.
+GONE = """
+select distinct incarnation from jobs
+where status = 'processing' and incarnation in (select id from consumers where ended_at is not null)
 """
 
 UP_SECONDS = "select extract(epoch from clock_timestamp() - pg_postmaster_start_time())"

@@ -48,7 +48,7 @@ class Store(PersistentQInterface):
         address, self._secrets = parted(address)
         self.url = address.set(drivername="postgresql").render_as_string()
         self.settings = settings or read_settings()
-        self.folder = Path(os.environ.get("PQ_FOLDER") or ".").absolute()
+        self.folder = Path(self.settings.folder or ".").absolute()
         self.clock = clock
         self.actor = _user()
         self._engine = open_engine(address, self._secrets)
