@@ -190,8 +190,7 @@ select
 from moment
 """
 
-HEART  # Who was taken for dead while the way to the server was cut, and beats again, is not.
-BEAT = f"""
+HEARTBEAT = f"""
 with {_MOMENT}, {_UNSYNCED})
 update jobs
 set lease_until = moment.monotonic + cast(:lease as double precision),
@@ -259,6 +258,7 @@ select :id, :name, :host, :pid, :queues, now, now, :presence
 from (select coalesce(cast(:now as double precision), {_SERVER}) as now) as moment
 """
 
+# Who was taken for dead while the way to the server was cut, and beats again, is not.
 # Who was taken for dead while the way to the server was cut, and beats again, is not.
 BEAT = f"""
 with {_MOMENT}, {_UNSYNCED})
