@@ -216,7 +216,7 @@ class PersistentQInterface(ABC):
 
     @abstractmethod
     def unregister_consumer(self, consumer_id: str) -> None:
-        """Mark the consumer as ended."""
+        """Mark the consumer as ended; jobs that it still holds are taken back by the next `rescue`."""
 
     @abstractmethod
     def stop_consumer(self, name: str, *, reason: str | None = None, by: str | None = None) -> int:

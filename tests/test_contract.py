@@ -325,6 +325,15 @@ def test_a_registered_consumer_keeps_its_jobs_while_it_lives(queue):
     assert [gone.name for gone in queue.consumers(ended=True)] == ["consumer-1"]
 
 
+def test_a_consumer_that_ends_with_jobs_in_hand_gives_them_to_the_next_rescue(queue):
+    identity = queue.register_consumer("consumer-1")
+    job = processing(queue)
+    queue.unregister_consumer(identity)
+    assert [rescued.id for rescued in queue.rescue()] == [job.id]
+    assert queue.dequeue("consumer-2").id == job.id
+    assert queue.consumers() == []
+
+
 def test_a_stop_request_reaches_all_of_that_name(queue):
     identity = queue.register_consumer("consumer-1")
     assert queue.beat_consumer(identity, "idle") is False

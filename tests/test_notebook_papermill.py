@@ -1,11 +1,10 @@
 """The same as papermill: parameters reach the code unchanged, and cells say what they say there."""
 
 import ast
-import json
-import re
 
 import papermill
 import pytest
+from executed_cells import told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,40 +96,6 @@ CELLS = {
     "empty": ["", "   ", "# comment"],
     "nothing but the truth": ["import logging\nlogging.warning('w')", "import warnings\nwarnings.warn('x')"],
 }
-
-
-def plain(output):
-    """What an output says, without what differs between any two runs."""
-    text = re.sub(r"ipykernel_\d+", "ipykernel", json.dumps(output))
-    output = json.loads(text)
-    if "Wall time" in text or "CPU times" in text:
-        return output["output_type"]
-    if "application/vnd.jupyter.widget-view+json" in text:
-        return "widget"
-    if output["output_type"] == "error":
-        return output["ename"], output["evalue"]
-    return output
-
-
-def merged(outputs):
-    """Neighbouring pieces of one stream are one: where they are cut is a matter of time."""
-    found = []
-    for output in map(plain, outputs):
-        if found and isinstance(output, dict) and output.get("output_type") == "stream":
-            last = found[-1]
-            if isinstance(last, dict) and last.get("name") == output["name"]:
-                last["text"] += output["text"]
-                continue
-        found.append(output)
-    return sorted(found, key=lambda one: isinstance(one, dict) and one.get("name") == "stderr")
-
-
-def told(notebook):
-    return [
-        (cell.source, cell.execution_count, merged(cell.outputs))
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -7,13 +7,14 @@ import stat
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from processes import ENQUEUE_ONE, run_python
 
 import pq
-from pq.sqlite import safety
+from pq.sqlite import safety, session
 
 # -- opening --------------------------------------------------------------------------------------
 
@@ -31,6 +32,38 @@ def test_the_file_and_all_that_stands_beside_it_are_private(tmp_path):
             assert {"queue.db", "queue.db-wal", "queue.db-shm", "queue.db-gate"} <= modes.keys()
     finally:
         os.umask(before)
+
+
+def test_a_database_that_stays_without_its_log_is_refused(tmp_path, monkeypatch):
+    execute = session.sqlite3.Connection.execute
+
+    class Stubborn(session.sqlite3.Connection):
+        def execute(self, statement, *parameters):
+            kept = statement.replace("journal_mode = wal", "journal_mode = delete")
+            return execute(self, kept, *parameters)
+
+    monkeypatch.setattr(session.sqlite3, "connect", partial(session.sqlite3.connect, factory=Stubborn))
+    with pytest.raises(pq.StorageError, match="stays 'delete' in place of WAL"):
+        pq.connect(tmp_path / "queue.db")
+    monkeypatch.undo()
+    with pq.connect(tmp_path / "queue.db") as queue:
+        queue.enqueue("stamp")
+
+
+def test_after_a_failed_sync_the_next_writer_writes_the_log_anew(tmp_path, monkeypatch):
+    with pq.connect(tmp_path / "queue.db") as queue, pq.connect(tmp_path / "queue.db") as other:
+        queue.enqueue("stamp")
+        queue._session.gate.note_failed_sync()
+        synced = []
+        monkeypatch.setattr(
+            session.os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink())
+        )
+        other.enqueue("stamp")
+        assert [path.name for path in synced] == ["queue.db-wal"]
+        assert not queue._session.gate.sync_has_failed()
+        other.enqueue("stamp")
+        assert len(synced) == 1
+        assert other.counts()["pending"] == 3
 
 
 def test_a_queue_lives_beside_tables_of_ones_own(tmp_path):
@@ -161,7 +194,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("side", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("side", ["", "-shm"])
 @pytest.mark.parametrize("reader", READERS)
 def test_a_plain_open_of_a_live_database_is_refused(tmp_path, reader, side):
     path = str(tmp_path / "queue.db")

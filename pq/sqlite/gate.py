@@ -83,6 +83,21 @@ class WriteGate:
         if fcntl is not None:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
+    # Of a sync that failed the system forgets what it has not written, and the next one succeeds without it.
+    # The first byte of the file says so to all who come through the gate.
+
+    def note_failed_sync(self) -> None:
+        """To be called inside the gate."""
+        os.pwrite(self._file, b"!", 0)
+
+    def sync_has_failed(self) -> bool:
+        """Whether what was written before may not be on the disk."""
+        return os.fstat(self._file).st_size > 0
+
+    def forget_failed_sync(self) -> None:
+        """To be called inside the gate, when all is on the disk."""
+        os.ftruncate(self._file, 0)
+
     def __del__(self) -> None:
         # A thread that ended without closing its queue leaves its session to the garbage collector.
         self.close()

@@ -14,7 +14,8 @@ from pq.errors import StorageError
 MINIMUM_SQLITE = (3, 35, 0)
 REMOTE_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph",
                                  "glusterfs", "lustre", "drvfs", "vboxsf", "virtiofs"})  # fmt: skip
-SIDES = ("", "-wal", "-shm")
+# The files on which SQLite holds locks; it takes none on the write-ahead log.
+SIDES = ("", "-shm")
 
 _protected: Counter[str] = Counter()
 _names: Counter[str] = Counter()

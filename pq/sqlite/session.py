@@ -1,5 +1,6 @@
 """One thread's connection to the database: its settings, its transactions, its errors as StorageError."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_SECONDS = 5.0
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
+CHECKPOINT_PAGES = 1000
+BLOCK_BYTES = 1024 * 1024
 
 
 def load_sqlite_utils() -> ModuleType:
@@ -70,10 +73,14 @@ def storage_error(error: Exception, path: Path) -> StorageError:
     return result
 
 
+def _code(error: Exception) -> str:
+    """SQLite's name of the error, also after it has become a StorageError."""
+    return getattr(error, "sqlite_errorname", None) or getattr(error, "code", None) or "SQLITE_ERROR"
+
+
 def is_storage_trouble(error: sqlite3.Error) -> bool:
     """Whether the database and not the statement is at fault (a user's own SQL keeps its own errors)."""
-    code = getattr(error, "sqlite_errorname", None) or "SQLITE_ERROR"
-    return not code.startswith(
+    return not _code(error).startswith(
         ("SQLITE_ERROR", "SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_MISUSE")
     )
 
@@ -108,11 +115,52 @@ class Session:
         ):
             self.execute(f"pragma {pragma}")
         if self.execute("pragma journal_mode").fetchone()[0] != "wal":
+            with self.turn():
+                mode = self.execute("pragma journal_mode = wal").fetchone()[0]
+                if mode != "wal":  # after an I/O error SQLite keeps the old mode and says nothing
+                    raise StorageError(
+                        f"cannot use the database {self.path}: its journal stays {mode!r} in place of WAL"
+                    )
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A turn in the gate. An I/O error in it is remembered until the log is known to be on the disk."""
+        try:
             self.gate.enter(self.gate_timeout_seconds)
-            try:
-                self.execute("pragma journal_mode = wal")
-            finally:
-                self.gate.leave()
+            if self.gate.sync_has_failed():
+                self._write_log_anew()
+            yield
+        except Exception as error:
+            if _code(error).startswith("SQLITE_IOERR"):
+                self.gate.note_failed_sync()
+            raise
+        finally:
+            self.gate.leave()
+
+    def _write_log_anew(self) -> None:
+        try:
+            with suppress(FileNotFoundError):
+                log = os.open(f"{self.path}-wal", os.O_RDWR)
+                try:
+                    at = 0
+                    while block := os.pread(log, BLOCK_BYTES, at):
+                        at += os.pwrite(log, block, at)
+                    os.fsync(log)
+                finally:
+                    os.close(log)
+            self.gate.forget_failed_sync()
+        except OSError as error:
+            raise StorageError(f"cannot use the database {self.path}: {error.strerror}") from error
+
+    def _sync_log(self) -> None:
+        """Closing checkpoints, and does not tell of an error; so what is not synced yet is synced before."""
+        log = os.open(f"{self.path}-wal", os.O_RDWR)
+        try:
+            os.fsync(log)
+        except OSError:
+            self.gate.note_failed_sync()
+        finally:
+            os.close(log)
 
     @property
     def db(self) -> "Database":
@@ -148,12 +196,10 @@ class Session:
         if self.in_transaction:
             yield
             return
-        try:
-            self.gate.enter(self.gate_timeout_seconds)
+        with self.turn():
             try:
                 if durable is not self._durable:
-                    self.execute("pragma synchronous = full" if durable else "pragma synchronous = normal")
-                    self._durable = durable
+                    self._sync_commits(durable=durable)
                 self.execute("begin immediate")
                 self.in_transaction = True
                 yield
@@ -167,9 +213,16 @@ class Session:
                 if isinstance(error, sqlite3.Error) and is_storage_trouble(error):
                     raise storage_error(error, self.path) from error
                 raise
-        finally:
-            self.in_transaction = False
-            self.gate.leave()
+            finally:
+                self.in_transaction = False
+
+    def _sync_commits(self, *, durable: bool) -> None:
+        # A commit keeps quiet about errors of the checkpoint that it makes: that must find all synced.
+        self.execute("pragma synchronous = full" if durable else "pragma synchronous = normal")
+        self.execute(
+            f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES}" if durable else "pragma wal_autocheckpoint = 0"
+        )
+        self._durable = durable
 
     def _moved(self) -> StorageError:
         rows = self.rows("select value from settings where name = ?", (MOVE_OUT,))
@@ -183,14 +236,12 @@ class Session:
         """Close inside the gate, because the last connection of a database checkpoints."""
         if self.gate_timeout_seconds is not None:
             self.gate_timeout_seconds = min(self.gate_timeout_seconds, 5.0)
-        entered = True
         try:
-            self.gate.enter(self.gate_timeout_seconds)
+            with self.turn():
+                if not self._durable:
+                    self._sync_log()
+                self.connection.close()
         except StorageError:
-            entered = False
-        try:
             self.connection.close()
         finally:
-            if entered:
-                self.gate.leave()
             self.gate.close()

@@ -185,6 +185,12 @@ where status = 'processing'
 limit {OVERDUE_LIMIT}
 """
 
+UNREGISTER = """
+update consumers set ended_at = :now, doing = ''
+where id = :consumer and ended_at is null
+    and not exists (select 1 from jobs where status = 'processing' and incarnation = :consumer)
+"""
+
 GET_MANY = f"select {COLUMNS} from jobs where id in (select value from json_each(?))"
 
 PUT_VALUE = "insert into job_values values (?, ?, ?) on conflict do update set value = excluded.value"

@@ -171,11 +171,8 @@ class Store(PersistentQInterface):
     def checkpoint(self) -> int:
         """Move the WAL into the database and empty it; the bytes that a long reader keeps in it."""
         session = self._session
-        session.gate.enter(session.gate_timeout_seconds)
-        try:
+        with session.turn():
             session.rows("pragma wal_checkpoint(truncate)")
-        finally:
-            session.gate.leave()
         return _size(f"{self.path}-wal")
 
     def health(self, *, full: bool = False) -> dict[str, Any]:
@@ -220,11 +217,8 @@ class Store(PersistentQInterface):
     def _blocked_frames(self) -> int | None:
         """WAL frames that a checkpoint cannot move because somebody reads an older state."""
         session = self._session
-        session.gate.enter(session.gate_timeout_seconds)
-        try:
+        with session.turn():
             busy, frames, moved = session.rows("pragma wal_checkpoint(passive)")[0]
-        finally:
-            session.gate.leave()
         return None if busy else max(frames - moved, 0)
 
     def _presence_path(self, identity: str) -> Path:

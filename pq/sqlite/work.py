@@ -312,12 +312,9 @@ class PersistentQSQLite(Store, Acting):
         return bool(rows and rows[0][0])
 
     def unregister_consumer(self, consumer_id: str) -> None:
-        """Mark the consumer as ended and drop its presence."""
+        """Drop its presence; the rescue that takes the jobs which it leaves behind enters it as ended."""
         session = self._session
         with session.write():
-            session.execute(
-                "update consumers set ended_at = ?, doing = '' where id = ? and ended_at is null",
-                (self.clock.now(), consumer_id),
-            )
+            session.execute(sql.UNREGISTER, {"now": self.clock.now(), "consumer": consumer_id})
         presence.drop(self._presence_path(consumer_id))
         self._incarnations = {name: id_ for name, id_ in self._incarnations.items() if id_ != consumer_id}

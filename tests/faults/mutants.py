@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pq.clock import SystemClock
+from pq.sqlite.gate import WriteGate
 from pq.sqlite.session import Session
 
 
@@ -50,11 +51,16 @@ def _answer_undone_commits() -> None:
     intercept(around)
 
 
+def _forget_failed_syncs() -> None:
+    WriteGate.note_failed_sync = lambda _gate: None
+
+
 def _leases_by_the_wall_clock() -> None:
     SystemClock.monotonic = SystemClock.now
 
 
 MUTANTS: dict[str, Callable[[], None]] = {
+    "failed_syncs_forgotten": _forget_failed_syncs,
     "leases_by_the_wall_clock": _leases_by_the_wall_clock,
     "sync_off": _sync_at_most("off"),
     "sync_normal": _sync_at_most("normal"),

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from tests.faults import mutants, recorder
 from tests.faults.powercut_check import Answers, violations, write
 from tests.faults.powercut_disk import SURVIVORS, Disk, Files
 from tests.faults.powercut_workload import make_older, record
+from tests.faults.recorder import Record
 
 MODULE = "tests.faults.powercut"
 STEPS = 60
@@ -57,16 +58,18 @@ class Share:
     folder: str | None
 
 
-def cuts(trace: Path, disk: Disk, known: Answers | None, chance: random.Random, most: int) -> Iterator[Image]:
+def cuts(
+    records: Sequence[Record], disk: Disk, answers: Answers, chance: random.Random, most: int, first: int = 0
+) -> Iterator[Image]:
     """Different images of cuts at all points of a trace, about `most`; what they owe moves on under them."""
-    records = list(recorder.read(trace))
-    answers = Answers.before(records, known)
-    share, seen = most / max(len(records), 1), set()
+    share, seen = most / max(len(records) - first, 1), set()
     for number, one in enumerate(records):
         if one.kind == "M":
             answers.replay(one)
         else:
             disk.replay(one)
+        if number < first:
+            continue
         for _ in range(int(share) + (chance.random() < share % 1)):
             way = chance.choice(list(SURVIVORS)) if disk.pending else "none"
             files = disk.image(SURVIVORS[way](disk.pending, chance))
@@ -83,7 +86,9 @@ def second_cuts(image: Image, folder: Path, chance: random.Random) -> Iterator[I
     write(image.files, path)
     disk = Disk.holding(path, chance)
     record(path, trace, chance.randrange(2**32), processes=1, steps=4)
-    for again in cuts(trace, disk, deepcopy(image.answers), chance, IMAGES_OF_A_SECOND_CUT):
+    records = list(recorder.read(trace))
+    answers = Answers.before(records, deepcopy(image.answers))
+    for again in cuts(records, disk, answers, chance, IMAGES_OF_A_SECOND_CUT):
         yield Image(again.files, again.answers, f"{image.how}, then {again.how}")
 
 
@@ -109,14 +114,16 @@ def one_workload(seed: int, share: Share) -> tuple[Counter[str], list[str]]:
             figures["migrations"] += 1
         disk = Disk.holding(path, chance, obeys=share.obeys)
         record(path, trace, seed, processes=processes, steps=steps // processes)
-        for image in cuts(trace, disk, None, chance, IMAGES_OF_A_WORKLOAD):
+        records = list(recorder.read(trace))
+        answers = Answers.before(records)
+        for image in cuts(records, disk, answers, chance, IMAGES_OF_A_WORKLOAD):
             check("images", image)
             if chance.random() < SECOND_CUTS / IMAGES_OF_A_WORKLOAD and not found:
                 for again in second_cuts(image, folder, chance):
                     check("second_cuts", again)
-        if not image.answers.answered:
+        if not answers.answered:
             raise RuntimeError("the recorder has not seen the workload")
-        figures["commits"] += image.answers.committed
+        figures["commits"] += answers.committed
     finally:
         shutil.rmtree(folder)
     return figures, found

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pq.job import Job
-from tests.faults.powercut_disk import Files
+from tests.faults.powercut_disk import FOLDER, Files
 from tests.faults.powercut_workload import connect, digest, state
 from tests.faults.recorder import NAMES, Record
 
@@ -32,7 +32,7 @@ class Answers:
     _sweeping: int = 0
 
     @classmethod
-    def before(cls, records: Sequence[Record], known: "Answers | None") -> "Answers":
+    def before(cls, records: Sequence[Record], known: "Answers | None" = None) -> "Answers":
         """What is owed before the first record; opening an image may do what it is about to do there."""
         opening: set[str] = set()
         for record in records:
@@ -43,7 +43,7 @@ class Answers:
                 if said.get("answered"):
                     break
         answers = known or cls()
-        answers.opening = frozenset(opening)
+        answers.opening |= opening
         return answers
 
     def replay(self, record: Record) -> None:
@@ -77,6 +77,12 @@ def write(files: Files, path: Path) -> None:
     path.parent.mkdir(parents=True)
     for name, content in files.items():
         Path(f"{path}{NAMES[name]}").write_bytes(content)
+
+
+def read(path: Path) -> Files:
+    """The files of a database that nobody has open, as the system shows them."""
+    files = {name: Path(f"{path}{suffix}") for name, suffix in enumerate(NAMES[:FOLDER])}
+    return {name: file.read_bytes() for name, file in files.items() if file.exists()}
 
 
 def violations(files: Files, path: Path, answers: Answers, chance: random.Random) -> list[str]:

@@ -20,6 +20,7 @@ import pq
 from pq import NewJob
 from pq.records import Outcome
 from pq.sqlite import schema
+from pq.sqlite import session as sessions
 from pq.sqlite.session import Session, load_sqlite_utils
 from tests.faults import recorder
 
@@ -80,7 +81,7 @@ class Marks:
 
         def set_up(session: Session) -> None:
             plain_set_up(session)
-            session.execute(f"pragma wal_autocheckpoint = {wal_pages}")
+            session._sync_commits(durable=True)
             plain, before = session.execute, 0
 
             def execute(statement: str, parameters: Any = ()) -> Any:
@@ -96,10 +97,12 @@ class Marks:
             session.execute = execute
 
         Session._set_up = set_up
+        plain_pages, sessions.CHECKPOINT_PAGES = sessions.CHECKPOINT_PAGES, wal_pages
         try:
             yield self
         finally:
             Session._set_up = plain_set_up
+            sessions.CHECKPOINT_PAGES = plain_pages
 
     @contextmanager
     def answered(self, **facts: Any) -> Iterator[dict[str, Any]]:
@@ -248,10 +251,12 @@ class Worker:
 
     def _sweep_away(self, act: Callable[[], object]) -> None:
         self.marks.say(sweeping=1)
-        with self.marks.answered():
-            act()
-        newest = self.queue._session.rows("select max(seq) from sqlite_sequence where name = 'jobs'")
-        self.marks.say(sweeping=-1, newest=newest[0][0] or 0)
+        try:
+            with self.marks.answered():
+                act()
+        finally:
+            newest = self.queue._session.rows("select max(seq) from sqlite_sequence where name = 'jobs'")
+            self.marks.say(sweeping=-1, newest=newest[0][0] or 0)
 
     def prune(self) -> None:
         self._sweep_away(lambda: self.queue.prune(timedelta(seconds=self.chance.choice([1, 60]))))
@@ -282,8 +287,7 @@ class Worker:
         self.queue.checkpoint()
 
     def reopen(self) -> None:
-        with self.marks.answered():
-            self.queue.close()
+        self.queue.close()  # it keeps quiet about a consumer that it could not sign off: no answer to rely on
         self.queue = self._connect()
 
 
@@ -324,8 +328,7 @@ def work(path: Path, trace: Path, seed: int, name: str, steps: int) -> None:
         worker = Worker(path, seed, name, marks)
         worker.work(steps)
         if chance.random() < 0.5:
-            with marks.answered():
-                worker.queue.close()
+            worker.queue.close()
 
 
 def record(path: Path, trace: Path, seed: int, *, processes: int, steps: int) -> None:

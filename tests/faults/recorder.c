@@ -146,7 +146,8 @@ int ftruncate(int file, off_t size) { return truncated(REAL(ftruncate64), file, 
 static int synced(int (*real)(int), int file) {
     if (!is_kept(file)) return real(file);
     lock();
-    int error = fault('S');
+    /* SQLite does not ask whether the folder's sync went well; file systems keep names in their journal. */
+    int error = kept[file] == 4 ? 0 : fault('S');
     put('S', kept[file] - 1, inode_of(file), 0, 0, 0);
     unlock();
     int answer = error > 0 ? -1 : real(file);

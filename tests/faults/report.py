@@ -24,6 +24,7 @@ PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--deep")
 RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("kills", ("-m", "tests.faults.torture", "--kills", "10000", "--jobs", "50000")),
     ("power cuts", ("-m", "tests.faults.powercut", "--images", "50000")),
+    ("I/O errors", ("-m", "tests.faults.io_errors", "--runs", "8000", "--seed", "2")),
     ("clocks", ("-m", "tests.faults.clocks", "--deep")),
     ("simulation", ("-m", "tests.faults.simulation", "--seeds", "5000")),
     (

@@ -51,3 +51,22 @@ def test_the_harness_notices_a_disk_that_ignores_syncs():
     assert code == 1
     assert figures["lost"] > 0
     assert figures["corrupt"] > 0
+
+
+@pytest.mark.parametrize("runs", [250, pytest.param(8_000, marks=pytest.mark.deep)], ids=["short", "deep"])
+def test_no_io_error_and_no_kill_in_the_middle_loses_what_was_answered(runs, record_property):
+    code, figures = run_harness("io_errors", "--runs", str(runs), "--seed", "2")
+    record_property("figures", figures)
+    assert (code, figures["violations"]) == (0, 0), figures["first"]
+    assert figures["errors"] > 0
+    assert figures["failed_syncs"] > 0
+    assert figures["kills"] > 0
+
+
+@pytest.mark.deep
+def test_the_harness_notices_that_a_failed_sync_is_forgotten():
+    code, figures = run_harness(
+        "io_errors", "--runs", "4000", "--seed", "2", "--kinds", "S", mutant="failed_syncs_forgotten"
+    )
+    assert code == 1
+    assert figures["violations"] > 0

@@ -7,7 +7,7 @@ from tests.faults.simulation_mutants import MUTANTS
 from tests.faults.simulation_world import simulated
 
 # Seeds whose histories once broke a promise, or showed the simulation itself to be wrong.
-REGRESSIONS = (4, 18)
+REGRESSIONS = (4, 18, 1698, 2144, 2304, 2615, 4372)
 
 
 def violations(histories):
