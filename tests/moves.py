@@ -52,6 +52,8 @@ def fill(place, many=50):
         queue.enqueue("later", delay=3600, queue="other", priority=7)
         queue.assign(queue.enqueue("mine"), "consumer-7")
         queue.enqueue_many([NewJob("many", {"number": number}) for number in range(many)])
+        queue.limit_group("narrow", 1)
+        queue.enqueue_many([NewJob("narrow", group="narrow") for _ in range(3)])
         queue.pause("other", "closed")
         queue.set_setting("interval", "2.5")
         last = queue.enqueue("last")
