@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from pq.listing import Order
     from pq.records import Settled
 
 LEASE = timedelta(seconds=30)
@@ -240,12 +241,22 @@ class PersistentQInterface(ABC):
         tag: str | None = None,
         group: str | None = None,
         search: str | None = None,
-        after: int | None = None,
+        order: Order = "newest",
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        after: Job | int | None = None,
+        within: int | None = None,
         limit: int = 50,
     ) -> builtins.list[Job]:
-        """Jobs, newest first; the next page is `after` the id of the last one.
+        """Jobs, newest first; the next page is `after` the last one.
 
-        `search` is `id:7`, or text within parameters, error, task or key of the newest 100,000 jobs.
+        `search` is `id:7`, or text within parameters, error, task or key. The other orders list some of
+        the jobs: `finished` those that have, latest first; `due` the scheduled ones, next due first;
+        `priority` the pending ones, highest first, then oldest; `oldest` lists all. The finishing time is
+        from `finished_after` on, and before `finished_before`. `within` bounds the time that takes: it
+        looks at so many jobs from `after` on, 100,000 when searching. `after` may be an id: but where the
+        order is no longer that job's, because it was deleted or has moved, JobNotFoundError or
+        InvalidJobError says so; a Job knows its place by itself.
         """
 
     def pending(self, limit: int = 50) -> builtins.list[Job]:
@@ -293,7 +304,7 @@ class PersistentQInterface(ABC):
         """Sleep until the job has finished and return it. Raises WaitTimeoutError."""
 
     def frame(self, *, limit: int | None = None, **filters: Any) -> pd.DataFrame:
-        """Jobs as a DataFrame, newest first, filtered as in `list`.
+        """Jobs as a DataFrame, filtered and in the order that `list` is asked for.
 
         Columns: id (int64, the index); task, queue, status, consumer, group, error, message (str);
         priority, attempt, max_attempts (int64); progress (float64); parameters, result, tags (object);

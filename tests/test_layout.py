@@ -15,7 +15,7 @@ FILES = sorted((ROOT / "pq").rglob("*.py"))
 FLOORS = [
     ["pq.errors", "pq.clock"],
     ["pq.job"],
-    ["pq.records", "pq.values", "pq.settings"],
+    ["pq.records", "pq.values", "pq.settings", "pq.listing"],
     ["pq.interface"],
     ["pq.sqlite"],
 ]

@@ -96,7 +96,7 @@ class Ends:
                 "token": token,
                 "status": status,
                 "given_back": int(given_back),
-                "due_at": None if delay is None else self.now + delay.total_seconds(),
+                "due_at": None if delay is None else round(self.now + delay.total_seconds(), 6),
                 "error": error,
                 "finished_at": self.now if status in BUCKET_OF else None,
             }

@@ -4,19 +4,18 @@ import builtins
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 from pq import values
-from pq.errors import InvalidJobError, JobNotFoundError, WaitTimeoutError
+from pq.errors import JobNotFoundError, WaitTimeoutError
 from pq.job import FINISHED, Attempt, Job, Status
+from pq.listing import Order, asked, sort_key
 from pq.records import Action, Bucket, Consumer, Count, QueueState
-from pq.sqlite import presence, sql
+from pq.sqlite import listing, presence, sql
 from pq.sqlite.work import Working
 from pq.values import to_datetime
 
 LARGEST_ID = 2**63 - 1
-LARGEST_PAGE = 10_000
-MOST_CONSUMERS = 100
+MOST_CONSUMERS, MOST_LIVE = 100, 10_000
 
 
 class Looking(Working):
@@ -40,31 +39,33 @@ class Looking(Working):
         tag: str | None = None,
         group: str | None = None,
         search: str | None = None,
-        after: int | None = None,
+        order: Order = "newest",
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        after: Job | int | None = None,
+        within: int | None = None,
         limit: int = 50,
     ) -> builtins.list[Job]:
-        """Jobs, newest first, by keyset pages."""
-        limit = values.whole(limit, "limit", least=1)
-        parameters: dict[str, Any] = {
-            "after": LARGEST_ID if after is None else values.job_id(after),
-            "limit": min(limit, LARGEST_PAGE),
-        }
-        chosen: dict[str, Any] = {
-            "queue": queue,
-            "task": task,
-            "consumer": consumer,
-            "tag": tag,
-            "group": group,
-        }
-        chosen |= _status_filter(status) | _search_filter(search)
-        clauses = [sql.LIST]
-        for name, value in chosen.items():
-            if value is not None:
-                clauses.append(sql.FILTERS[name])
-                parameters[name] = values.storable(value) if isinstance(value, str) else value
-        statement = " and ".join(clauses) + " order by id desc limit :limit"
+        """Jobs by keyset pages; see pq/sqlite/listing.py."""
+        page = asked(
+            self.get,
+            status=status,
+            search=search,
+            order=order,
+            finished_after=finished_after,
+            finished_before=finished_before,
+            after=after,
+            within=within,
+            limit=limit,
+            queue=queue,
+            task=task,
+            consumer=consumer,
+            tag=tag,
+            group=group,
+        )
         session = self._session
-        return self._jobs(session, session.rows(statement, parameters))
+        rows = [row for statement in listing.statements(page) for row in session.rows(*statement)]
+        return sorted(self._jobs(session, rows), key=sort_key(order))[: page.limit]
 
     def counters(self) -> builtins.list[Count]:
         """Jobs by queue, task and status, from the counters that triggers keep."""
@@ -111,7 +112,7 @@ class Looking(Working):
             "select id, name, host, pid, queues, started_at, heartbeat_at, doing, stop_requested, ended_at "
             "from consumers where ended_at is null or ? "
             "order by ended_at is not null, ended_at desc, name, started_at limit ?",
-            (ended, MOST_CONSUMERS if ended else LARGEST_PAGE),
+            (ended, MOST_CONSUMERS if ended else MOST_LIVE),
         )
         return [
             Consumer(
@@ -159,26 +160,6 @@ class Looking(Working):
                 raise WaitTimeoutError(f"job {current.id} is still {current.status}")
             # A consumer in another thread of this process commits on a connection of its own.
             self.wait_for_work(timedelta(seconds=min(left, 1.0)))
-
-
-def _status_filter(status: str | Sequence[str] | None) -> dict[str, str | None]:
-    if status is None:
-        return {}
-    if isinstance(status, str):
-        return {"status": values.status(status).value}
-    return {"statuses": json.dumps([values.status(one).value for one in status])}
-
-
-def _search_filter(search: str | None) -> dict[str, Any]:
-    if not search:
-        return {}
-    if search.startswith("id:"):
-        try:
-            return {"id": values.job_id(int(search[3:]))}
-        except ValueError:
-            raise InvalidJobError(f"search by id is written id:7, not {search!r:.50}") from None
-    text = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return {"search": f"%{text}%"}
 
 
 def _status(value: str | None) -> Status | None:

@@ -173,23 +173,6 @@ PUT_VALUE = "insert into job_values values (?, ?, ?) on conflict do update set v
 
 VALUES = "select job_id, name, value from job_values where job_id in (select value from json_each(?))"
 
-LIST = f"select {COLUMNS} from jobs where id < :after"
-
-# One constant clause per filter of `list`; several statuses are matched by their JSON list.
-FILTERS = {
-    "status": "status = :status",
-    "statuses": "status in (select value from json_each(:statuses))",
-    "queue": "queue = :queue",
-    "task": "task = :task",
-    "consumer": "(consumer = :consumer or assigned_to = :consumer)",
-    "tag": "exists (select 1 from json_each(tags) where value = :tag)",
-    "group": "job_group = :group",
-    "id": "id = :id",
-    "search": """id > (select coalesce(max(id), 0) - 100000 from jobs)
-        and (task like :search escape '\\' or unique_key like :search escape '\\'
-            or parameters like :search escape '\\' or error like :search escape '\\')""",
-}
-
 OLDEST_PENDING = """
 with recursive levels(priority) as (
     select max(priority) from jobs
