@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 # Without compiled bytecode each start of a kernel would compile all its imports again.
 PIP := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test lint types check screenshots clean help
+.PHONY: run test lint types check faults soak screenshots clean help
 
 help:
 	@echo 'make run  [ARGS="--jobs 20 --interval 0.2 --no-dashboards"]   start the whole system'
 	@echo 'make test [ARGS="-k stamp"]                                   run the tests'
 	@echo 'make lint, make types, make check (both and the tests), make clean'
+	@echo 'make faults                                                   all fault tests, deep: half an hour'
+	@echo 'make soak [ARGS="--seconds 600"]                                an hour of everything: does anything grow?'
 	@echo 'make screenshots                                              take the pictures of both pages in docs/'
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that .venv is made with'
 
@@ -21,7 +23,7 @@ run: $(VENV)/installed
 	@$(BIN)/python run_all.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -31,6 +33,12 @@ types: $(VENV)/installed-test
 	$(BIN)/mypy
 
 check: lint types test
+
+faults: $(VENV)/installed-test
+	$(BIN)/python -m tests.faults.report $(ARGS)
+
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 screenshots: $(VENV)/installed-test
 	$(BIN)/python docs/pictures.py

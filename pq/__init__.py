@@ -26,6 +26,7 @@ from pq.errors import (
     TaskTimeoutError,
     TransitionError,
     UnknownTaskError,
+    UnsafePathError,
     WaitTimeoutError,
 )
 
@@ -91,6 +92,7 @@ __all__ = [
     "TaskTimeoutError",
     "TransitionError",
     "UnknownTaskError",
+    "UnsafePathError",
     "WaitTimeoutError",
     "connect",
     "consume",

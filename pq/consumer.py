@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +20,9 @@ from pq.display import open_display, plain
 from pq.errors import CancelRequestedError, InvalidJobError
 from pq.interface import PersistentQInterface
 from pq.job import Job
+from pq.log_file import LogFile
 from pq.notebook.runs import close_runs
+from pq.private import make_folder
 from pq.records import Outcome
 from pq.running import Hand, Runner
 from pq.settings import read_settings
@@ -218,8 +219,8 @@ def _signals_to(watch: Watch) -> Iterator[None]:
 @contextmanager
 def _printing_to(path: Path) -> Iterator[None]:
     """Send log lines and prints to a rotated file: an output notebook would keep them all, for ever."""
-    path.parent.mkdir(exist_ok=True)
-    handler = _LogFile(path, maxBytes=LOG_BYTES, backupCount=LOG_COPIES, encoding="utf-8", delay=True)
+    make_folder(path.parent)
+    handler = LogFile(path, maxBytes=LOG_BYTES, backupCount=LOG_COPIES, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level, propagates = log.level, log.propagate
     log.addHandler(handler)
@@ -234,11 +235,6 @@ def _printing_to(path: Path) -> Iterator[None]:
         handler.close()
         log.setLevel(level)
         log.propagate = propagates
-
-
-class _LogFile(RotatingFileHandler):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """Say nothing: the complaint about a full disk would be written to this very file."""
 
 
 class _Lines(io.TextIOBase):

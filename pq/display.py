@@ -99,6 +99,13 @@ def open_display(*, enabled: bool = True) -> Display:
     return TerminalDisplay() if sys.stderr is not None and sys.stderr.isatty() else Display()
 
 
+def harmless(text: str) -> str:
+    """`text` whose control characters, escape sequences and turned letters are shown and not obeyed."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else repr(sign)[1:-1] for sign in text)
+
+
 def plain(value: object, width: int = WIDTH) -> str:
     """One printable line of at most `width` characters; control characters become escapes."""
     text = str(value)[: 4 * width]

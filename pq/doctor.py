@@ -17,6 +17,8 @@ LARGE_WAL_BYTES = 128 * MEGABYTE
 FREE_PAGES_SHARE = 0.5
 FREE_PAGES_BYTES = 64 * MEGABYTE
 SHOWN = 5
+SIDES = ("-wal", "-shm", "-gate", "-consumers", "-run", "-token")
+FOLDERS = ("inbox", "processed", "runs", "logs")
 
 # The WAL-reset bug: https://www.sqlite.org/wal.html#the_wal_reset_bug
 FIRST_BAD_SQLITE = (3, 7, 0)
@@ -251,7 +253,7 @@ def modes(facts: Mapping[str, Any]) -> Finding:
         "warning",
         f"other users may {'write' if writable else 'read'} {listed}"
         + ("; whoever writes it can run code here" if writable else ""),
-        "`chmod 600 FILE FILE-*` unless you share it on purpose",
+        "`chmod go= FILE` for each, unless you share it on purpose",
     )
 
 
@@ -310,11 +312,12 @@ def gate_state(path: Path) -> str:
 
 
 def side_modes(path: Path) -> dict[str, int]:
-    """The modes of the files beside the database."""
+    """The modes of the files and folders beside the database; pq makes them private, a user may not."""
+    places = {side: Path(f"{path}{side}") for side in SIDES} | {name: path.parent / name for name in FOLDERS}
     found = {}
-    for side in ("-wal", "-shm", "-gate"):
+    for name, place in places.items():
         try:
-            found[side] = Path(f"{path}{side}").stat().st_mode & 0o777
+            found[name] = place.stat().st_mode & 0o777
         except FileNotFoundError:
             continue
     return found

@@ -71,6 +71,10 @@ class StorageError(PQError, OSError):
     """The database cannot be opened, read or written: full, locked, read-only, damaged, or not ours."""
 
 
+class UnsafePathError(PQError, OSError):
+    """A path leads through a symbolic link out of its folder, or to something that is no regular file."""
+
+
 class WaitTimeoutError(PQError, TimeoutError):
     """The job did not finish within the time the caller gave."""
 

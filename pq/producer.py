@@ -22,6 +22,7 @@ from pq.errors import InvalidJobError, StorageError
 from pq.factory import connect
 from pq.interface import PersistentQInterface
 from pq.job import NewJob
+from pq.private import make_folder, opener
 from pq.settings import read_settings
 from pq.stamp import input_roots, sync_folder
 from pq.values import name as checked_name
@@ -334,13 +335,13 @@ def _checked_source(folder: Path, source: Path) -> Path:
 
 def _write_text(inbox: Path) -> Path:
     """A new file of random lines, durable under its name when this returns."""
-    inbox.mkdir(parents=True, exist_ok=True)
+    make_folder(inbox)
     sync_folder(inbox.parent)
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     path = inbox / f"text-{moment}-{secrets.token_hex(4)}.txt"
     temporary = inbox / f".{path.name}.tmp"
     try:
-        with temporary.open("x", encoding="utf-8", newline="\n") as file:
+        with open(temporary, "x", encoding="utf-8", newline="\n", opener=opener) as file:
             file.writelines(_random_lines())
             file.flush()
             os.fsync(file.fileno())

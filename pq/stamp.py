@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pq.errors import InvalidJobError
+from pq.private import FOLDER_MODE, opener
 from pq.tasks import Context, task
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
     except FileExistsError:
         raise InvalidJobError(f"cannot write into {folder}: it is not a folder; remove it") from None
     sync_folder(folder.parent)
@@ -197,7 +198,7 @@ def _write(context: Context, data: BinaryIO, temporary: Path) -> tuple[int, int]
     total = os.fstat(data.fileno()).st_size
     lines = size = 0
     report_at = time.monotonic() + PROGRESS_SECONDS
-    with temporary.open("xb") as file:
+    with open(temporary, "xb", opener=opener) as file:
         for count, read, block in _stamped(data):
             file.write(block)
             lines, size = lines + count, size + read

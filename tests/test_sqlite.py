@@ -15,7 +15,7 @@ from processes import ENQUEUE_ONE, run_python, wait_for
 
 import pq
 from pq import NewJob
-from pq.sqlite import PersistentQSQLite, presence, schema
+from pq.sqlite import PersistentQSQLite, presence, schema, sql
 from pq.sqlite.gate import WriteGate
 
 # -- the gate -------------------------------------------------------------------------------------
@@ -106,6 +106,19 @@ def test_jobs_of_a_killed_consumer_are_back_at_once_and_of_a_paused_one_are_not(
         assert queue.dequeue("consumer-2").id == job.id
         assert queue.consumers() == []
         assert list((tmp_path / "queue.db-consumers").iterdir()) == []
+
+
+def test_a_dead_consumer_with_more_jobs_than_one_rescue_takes_is_rescued_to_the_end(tmp_path):
+    path = str(tmp_path / "queue.db")
+    with pq.connect(path) as queue:
+        queue.enqueue_many([pq.NewJob("t")] * (sql.OVERDUE_LIMIT + 1))
+        run_python(
+            "import os, sys, pq; queue = pq.connect(sys.argv[1]); queue.register_consumer('c'); "
+            "assert len(queue.dequeue_many('c', 5000)) > 1000; os._exit(0)",
+            path,
+        )
+        assert [len(queue.rescue()) for _ in range(3)] == [sql.OVERDUE_LIMIT, 1, 0]
+        assert queue.consumers() == []
 
 
 def test_presence_is_not_inherited_by_a_child(tmp_path):

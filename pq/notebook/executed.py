@@ -9,6 +9,7 @@ from typing import Any
 from pq.display import plain
 from pq.notebook.masking import Masking
 from pq.notebook.runs import COMPLETED, ENDED, Draft, error_output, write_atomically
+from pq.private import make_folder, opener
 
 SAVE_SECONDS = 1.0
 SLOW_SHARE = 10  # a notebook that takes long to write is written so much less often
@@ -33,8 +34,8 @@ class Executed:
         self._saved, self._pause, self._dirty = 0.0, SAVE_SECONDS, False
         notebook.metadata["pq"] = {"outcome": "running", "why": None, "cell": None, **facts}
         _clear(notebook)
-        draft.path().parent.mkdir(parents=True, exist_ok=True)
-        self._cell_file = draft.path(".cell").open("w", encoding="ascii")
+        make_folder(draft.path().parent)
+        self._cell_file = open(draft.path(".cell"), "w", encoding="ascii", opener=opener)  # noqa: SIM115  # until the run is closed
 
     @property
     def facts(self) -> dict[str, Any]:

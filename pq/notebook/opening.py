@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pq.errors import NotebookMissingError
+from pq.errors import NotebookError, NotebookMissingError, UnsafePathError
 from pq.interface import PersistentQInterface
 from pq.job import Job, Status
-from pq.notebook.runs import TASK, Draft, published
+from pq.notebook.runs import RUN_BYTES, RUNS, TASK, Draft, published
+from pq.private import read_below, unlinked
 
 
 def open_run(
@@ -19,7 +20,8 @@ def open_run(
     """The executed notebook (nbformat.NotebookNode) of the job's latest attempt, or of the one asked for.
 
     `queue` may be a database's path; None means the one of the settings. A running notebook is given as
-    far as it is written. Raises NotebookMissingError where there is none.
+    far as it is written. Raises NotebookMissingError where there is none, NotebookError
+    where it cannot be read.
     """
     from nbformat.v4 import reads
 
@@ -28,7 +30,11 @@ def open_run(
 
         with connect(queue) as opened:
             return open_run(job, opened, attempt=attempt)
-    return reads(run_path(queue, job, attempt=attempt).read_text(encoding="utf-8"))
+    path = run_path(queue, job, attempt=attempt)
+    try:
+        return reads(read_below(path, queue.folder / RUNS, RUN_BYTES).decode())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise NotebookError(f"cannot read {path}: {error}") from None
 
 
 def run_path(queue: PersistentQInterface, job: Job | int, *, attempt: int | None = None) -> Path:
@@ -47,4 +53,6 @@ def run_path(queue: PersistentQInterface, job: Job | int, *, attempt: int | None
         )
         there = f"; there are those of attempt {', '.join(map(str, ran))}" if ran else ""
         raise NotebookMissingError(f"job {current.id} has no run of attempt {number}{there}")
-    return found
+    if found.is_symlink():
+        raise UnsafePathError(f"cannot use {found}: it is a symbolic link, and no run")
+    return unlinked(found, queue.folder / RUNS)

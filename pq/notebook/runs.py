@@ -19,9 +19,11 @@ from pq import values
 from pq.errors import JobNotFoundError
 from pq.interface import PersistentQInterface
 from pq.job import Attempt, Job, Status
+from pq.private import make_folder, read_below, replacing, unlinked
 from pq.records import Outcome
 
 TASK = "notebook"
+RUN_BYTES = 500_000_000
 RUNS, RUNNING = "runs", ".running"
 COMPLETED, ENDED = ".completed.ipynb", ".ended.ipynb"
 
@@ -49,7 +51,8 @@ class Draft:
 
     def path(self, ending: str = ".ipynb") -> Path:
         """One of its files."""
-        return self.folder / RUNS / RUNNING / f"{self.job}-{self.attempt}-{self.token}{ending}"
+        name = f"{self.job}-{self.attempt}-{self.token}{ending}"
+        return unlinked(self.folder / RUNS / RUNNING / name, self.folder / RUNS)
 
     def latest(self) -> Path | None:
         """The notebook as far as it was written, the ended one first."""
@@ -67,8 +70,8 @@ class Draft:
 
     def publish(self, source: Path) -> None:
         """Give the notebook its final name; another process may have done so."""
-        target = published(self.folder, self.job, self.attempt)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = unlinked(published(self.folder, self.job, self.attempt), self.folder / RUNS)
+        make_folder(target.parent)
         with suppress(FileNotFoundError):
             source.replace(target)
         self.discard()
@@ -79,7 +82,7 @@ def write_atomically(draft: Draft, path: Path, text: str, *, durable: bool = Fal
     temporary = draft.path(f".{os.getpid()}.tmp")
     # A lone surrogate cannot be UTF-8; its escape is what JSON has for it.
     data = text.encode("utf-8", "backslashreplace")
-    with temporary.open("wb") as file:
+    with replacing(temporary) as file:
         file.write(data)
         if durable:
             file.flush()
@@ -209,17 +212,21 @@ def error_output(name: str, text: str) -> dict[str, Any]:
 def _running_cell(draft: Draft) -> int:
     """The cell that ran when the consumer died, from 1; 0 where none had begun."""
     try:
-        return int(draft.path(".cell").read_text(encoding="ascii"))
+        return int(_bytes(draft.path(".cell")))
     except (OSError, ValueError):
         return 0
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        document = json.loads(_bytes(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and isinstance(document.get("metadata"), dict) else None
+
+
+def _bytes(path: Path) -> bytes:
+    return read_below(path, path.parents[1], RUN_BYTES)
 
 
 def _text(document: dict[str, Any]) -> str:

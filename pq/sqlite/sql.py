@@ -158,11 +158,13 @@ insert into buckets values (?, ?, ?, ?, ?, ?, ?)
 on conflict do update set jobs = jobs + excluded.jobs, seconds = seconds + excluded.seconds
 """
 
-OVERDUE = """
+OVERDUE_LIMIT = 1000
+
+OVERDUE = f"""
 select id, coalesce(incarnation in (select value from json_each(:dead)), 0) from jobs
 where status = 'processing'
     and (lease_until < :monotonic or incarnation in (select value from json_each(:dead)))
-limit 1000
+limit {OVERDUE_LIMIT}
 """
 
 GET = f"select {COLUMNS} from jobs where id = ?"

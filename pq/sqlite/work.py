@@ -249,13 +249,15 @@ class Working(Store):
             for lease in session.execute(sql.LEASES, (ids,)).fetchall():
                 ends.add_overdue(lease, died=bool(died[lease[0]]))
             ends.write(session)
-            for identity in dead:
+            # A dead consumer with more jobs than one look takes back is looked at again.
+            ended = dead if len(died) < sql.OVERDUE_LIMIT else []
+            for identity in ended:
                 session.execute(
                     "update consumers set ended_at = ?, doing = 'died' where id = ? and ended_at is null",
                     (self.clock.now(), identity),
                 )
             rescued = self._jobs(session, session.execute(sql.GET_MANY, (ids,)).fetchall())
-        for identity in dead:
+        for identity in ended:
             presence.drop(self._presence_path(identity))
         return rescued
 

@@ -11,6 +11,8 @@ when it is told to stop and the command had its time to end by itself.
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import os
 import queue
 import shutil
@@ -23,14 +25,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pq.display import harmless
 from pq.system import ownership, processes
 from pq.system.backoff import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import IO
 
 GRACE_SECONDS = 8.0
 UNKNOWN_SECONDS = 2.0  # a role that is not registered by then holds no job: no need to wait for it
+PRINT_SECONDS = 2.0
 OWNER, STOP, EXIT = "owner", "stop", "exit"
 
 
@@ -47,8 +52,11 @@ class Guard:
     least: float = 0.0
     state: Path | None = None
     temporary: Path | None = None
+    umask: int = -1
+    harmless: bool = False
     events: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
     backoff: Backoff = field(default_factory=Backoff)
+    _printing: threading.Thread | None = None
 
     def run(self) -> int:
         """Run the command to its end (with `state`: again and again, until told to stop)."""
@@ -83,6 +91,8 @@ class Guard:
             self._stop_gracefully(child)
         processes.end_descendants()
         status = _shell_status(child.wait())
+        if self._printing is not None:
+            self._printing.join(PRINT_SECONDS)  # the last lines tell why it ended
         if reason == EXIT and status == 0 and self.state is None:
             reason = self._linger(started + self.least)
         return status, reason
@@ -95,10 +105,20 @@ class Guard:
             environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temporary))
         try:
             # A session of its own: a Ctrl-C or a signal to the group must pass through the guard.
-            child = subprocess.Popen(self.command, env=environment, start_new_session=True)  # noqa: S603  # its own caller's words
+            child = subprocess.Popen(  # noqa: S603  # its own caller's words
+                self.command,
+                env=environment,
+                start_new_session=True,
+                umask=self.umask,
+                stdout=subprocess.PIPE if self.harmless else None,
+                stderr=subprocess.STDOUT if self.harmless else None,
+            )
         except OSError as error:
             raise SystemExit(f"cannot start {self.command[0]}: {error.strerror}") from None
         threading.Thread(target=self._wait, args=(child,), daemon=True).start()
+        if child.stdout is not None:
+            self._printing = threading.Thread(target=print_harmless, args=(child.stdout,), daemon=True)
+            self._printing.start()
         return child
 
     def _wait(self, child: subprocess.Popen[bytes]) -> None:
@@ -162,6 +182,16 @@ class Guard:
             self.state.write_text(state, encoding="utf-8")
 
 
+def print_harmless(stream: IO[bytes]) -> None:
+    """Print what the command writes, so that no terminal that shows the log obeys any of it."""
+    decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
+    with stream:
+        while block := os.read(stream.fileno(), 65_536):
+            # A log that cannot be written must not stop the command.
+            with contextlib.suppress(OSError):
+                os.write(1, harmless(decode(block)).encode())
+
+
 def _shell_status(returncode: int) -> int:
     return returncode if returncode >= 0 else 128 - returncode
 
@@ -178,6 +208,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--grace", type=float, default=GRACE_SECONDS, help="seconds to end by itself")
     parser.add_argument("--least", type=float, default=0.0, help="seconds to stay after a quick success")
     parser.add_argument("--restart", type=Path, metavar="STATE", help="restart, and write the state here")
+    parser.add_argument("--umask", type=lambda text: int(text, 8), default=-1, help="of the command")
+    parser.add_argument(
+        "--harmless", action="store_true", help="pass its output on without control characters"
+    )
     parser.add_argument("--temporary", type=Path, help="the folder for the command's temporary files")
     parser.add_argument("--remove", type=Path, help="a folder to remove in the end")
     parser.add_argument("command", nargs="+")
@@ -194,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         least=options.least,
         state=options.restart,
         temporary=options.temporary,
+        umask=options.umask,
+        harmless=options.harmless,
     )
     try:
         return guard.run()

@@ -7,12 +7,12 @@ import logging
 import shlex
 import subprocess
 import sys
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import honcho.manager
 
+from pq.log_file import LogFile
 from pq.system.programs import LOG_BYTES, LOG_COPIES, SUPERVISOR_SECONDS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class LogPrinter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.logs: dict[str, RotatingFileHandler] = {}
+        self.logs: dict[str, LogFile] = {}
 
     def write(self, message: Message) -> None:
         """Append the message's lines."""
@@ -34,9 +34,9 @@ class LogPrinter:
         log = self._log("supervisor" if message.name == "system" else message.name)
         log.emit(logging.makeLogRecord({"msg": data.rstrip("\n")}))
 
-    def _log(self, name: str) -> RotatingFileHandler:
+    def _log(self, name: str) -> LogFile:
         if name not in self.logs:
-            self.logs[name] = RotatingFileHandler(
+            self.logs[name] = LogFile(
                 self.folder / f"{name}.log", maxBytes=LOG_BYTES, backupCount=LOG_COPIES, encoding="utf-8"
             )
         return self.logs[name]

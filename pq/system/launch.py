@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pq.private import opener
 from pq.system import processes
 
 LONGEST_ADDRESS = 100  # a socket's path may have 107 bytes, and `-5` is added
@@ -46,6 +47,7 @@ def _run(notebook: str, output: str, parameters: dict[str, Any], cwd: str) -> in
     from traitlets.config import Config
 
     _say(f"running {notebook} into {output}")
+    os.close(opener(output, os.O_WRONLY | os.O_CREAT))  # papermill would make it as the umask has it
     try:
         papermill.execute_notebook(
             _literal(notebook),

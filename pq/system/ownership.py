@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pq.private import opener
+
 if TYPE_CHECKING:
     from typing import IO
 
@@ -38,7 +40,7 @@ class Ownership:
 
     def __init__(self, path: Path, system: str) -> None:
         self.path = path
-        self.file: IO[str] = path.open("a+", encoding="utf-8")
+        self.file: IO[str] = open(path, "a+", encoding="utf-8", opener=opener)  # noqa: SIM115  # its lock
         self.previous = read_owner(path)
         if not _try_lock(self.file, exclusive=True):
             self.file.close()
@@ -80,13 +82,13 @@ def read_owner(path: Path) -> Owner | None:
 
 def owner_is_gone(path: Path) -> bool:
     """True when nobody runs the system."""
-    with path.open("a+", encoding="utf-8") as file:
+    with open(path, "a+", encoding="utf-8", opener=opener) as file:
         return _try_lock(file, exclusive=False)
 
 
 def wait_for_the_end(path: Path) -> None:
     """Sleep until the owner has died, by whatever means; the kernel tells, nobody polls."""
-    with path.open("a+", encoding="utf-8") as file:
+    with open(path, "a+", encoding="utf-8", opener=opener) as file:
         if sys.platform == "win32":
             while not _try_lock(file, exclusive=False):
                 time.sleep(POLL_SECONDS)

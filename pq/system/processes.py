@@ -18,6 +18,13 @@ ROLE = "PQ_ROLE"  # and in that of everything below one guard
 PATIENCE_SECONDS = 10.0  # for a process in an uninterruptible call, which nothing can end
 
 
+def current_umask() -> int:
+    """What this process takes from the modes of new files; asking is setting it, for a moment."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 def become_subreaper() -> bool:
     """From now on a descendant whose parent dies becomes a child of this process (Linux only)."""
     if sys.platform != "linux":

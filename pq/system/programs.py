@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pq.errors import NotebookError
+from pq.private import make_folder
 from pq.system import processes
 
 LOG_BYTES = 2_000_000
@@ -41,6 +42,8 @@ class Program:
             words += ["--stop-name", self.name]
         if self.temporary:
             words += ["--temporary", str(self.temporary)]
+        # The supervisor writes its logs for this user alone; what jobs write is as the user wants it.
+        words += ["--harmless", "--umask", f"{processes.current_umask():03o}"]
         words += ["--restart", str(state)] if state else ["--least", str(LEAST_SECONDS + 1)]
         return [*words, "--", *self.command]
 
@@ -71,7 +74,7 @@ class Place:
     def prepare(self) -> None:
         """Make the folders, and a way to the logs whose name no configuration file can misread."""
         for name in ("logs", "runs"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder / name)
         self.private.mkdir(mode=0o700)
         for name in ("runtime", "ipython", "states", "t"):
             (self.private / name).mkdir(mode=0o700)

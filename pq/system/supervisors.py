@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pq.private import opener
 from pq.system.programs import GUARD_SECONDS, LEAST_SECONDS, LOG_BYTES, LOG_COPIES, SUPERVISOR_SECONDS
 
 if TYPE_CHECKING:
@@ -35,9 +36,17 @@ class SupervisingProcess(ABC):
     def start(self) -> None:
         """Write its configuration and start it, in a session that the terminal's Ctrl-C does not reach."""
         command = self.prepare()
-        guard = [sys.executable, "-m", "pq.system.guard", "--grace", str(SUPERVISOR_SECONDS)]
+        guard = [
+            sys.executable,
+            "-m",
+            "pq.system.guard",
+            "--grace",
+            str(SUPERVISOR_SECONDS),
+            "--umask",
+            "077",
+        ]
         guard += ["--remove", str(self.place.private), "--", *command]
-        with (self.place.logs / "supervisor-errors.log").open("wb") as output:
+        with open(self.place.logs / "supervisor-errors.log", "wb", opener=opener) as output:
             self.child = subprocess.Popen(  # noqa: S603  # our own words
                 guard,
                 env=self.place.environment(),

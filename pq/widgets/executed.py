@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pq.errors import NotebookError
+from pq.private import read_below
 from pq.widgets.hiding import clean
 
 if TYPE_CHECKING:
@@ -38,12 +39,7 @@ def read_run(folder: Path, job_id: int, attempt: int) -> dict[str, Any]:
     """
     path = run_path(folder, job_id, attempt)
     try:
-        # A link that leads elsewhere is not a run.
-        if not path.resolve().is_relative_to((folder / "runs").resolve()):
-            raise NotebookError(f"{path} leads out of the folder of runs")
-        if path.stat().st_size > MOST_BYTES:
-            raise NotebookError(f"{path} has more than {MOST_BYTES // 10**6} MB; open it in JupyterLab")
-        notebook = json.loads(path.read_bytes())
+        notebook = json.loads(read_below(path, folder / "runs", MOST_BYTES))
         cells = [cell for cell in notebook["cells"] if isinstance(cell, dict)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise NotebookError(f"cannot read {path}: {error}") from None

@@ -1,0 +1,69 @@
+"""pq with one guard taken out: a harness counts only while it notices. Never part of pq itself.
+
+The processes of a harness apply the one that PQ_MUTANT names; pq does not know the variable.
+"""
+
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+from pq.clock import SystemClock
+from pq.sqlite.session import Session
+
+
+def apply() -> None:
+    """Take the guard out that PQ_MUTANT names, if any, in this process and those that it forks."""
+    name = os.environ.get("PQ_MUTANT")
+    if name:
+        MUTANTS[name]()
+
+
+def _sync_at_most(level: str) -> Callable[[], None]:
+    def take_out() -> None:
+        plain_set_up = Session._set_up
+
+        def set_up(session: Session) -> None:
+            plain = session.execute
+
+            def execute(statement: str, parameters: Any = ()) -> Any:
+                if statement.startswith("pragma synchronous = "):
+                    statement = f"pragma synchronous = {level}"
+                return plain(statement, parameters)
+
+            session.execute = execute
+            plain_set_up(session)
+
+        Session._set_up = set_up
+
+    return take_out
+
+
+def _answer_undone_commits() -> None:
+    """One commit of a hundred is rolled back, and its caller is told that it was stored."""
+    plain_set_up = Session._set_up
+
+    def set_up(session: Session) -> None:
+        plain_set_up(session)
+        plain = session.execute
+
+        def execute(statement: str, parameters: Any = ()) -> Any:
+            undo = statement == "commit" and random.random() < 0.01
+            return plain("rollback" if undo else statement, parameters)
+
+        session.execute = execute
+
+    Session._set_up = set_up
+
+
+def _leases_by_the_wall_clock() -> None:
+    SystemClock.monotonic = SystemClock.now
+
+
+MUTANTS: dict[str, Callable[[], None]] = {
+    "leases_by_the_wall_clock": _leases_by_the_wall_clock,
+    "sync_off": _sync_at_most("off"),
+    "sync_normal": _sync_at_most("normal"),
+    "undone_commits": _answer_undone_commits,
+}
+"""What is taken out, by name."""
