@@ -198,17 +198,11 @@ class PersistentQInterface(ABC):
 
     @abstractmethod
     def wait_for_work(self, timeout: timedelta, stop: threading.Event | None = None) -> bool:
-        """Sleep until something was written, a scheduled job is due, `stop` is set, or `timeout`.
-
-        True when there may be work.
-        """
+        """Sleep until `stop`, `timeout`, or there may be work (True): a write, or a scheduled job is due."""
 
     @abstractmethod
     def register_consumer(self, name: str, queues: Sequence[str] = DEFAULT_QUEUES) -> str:
-        """Enter a new incarnation of a consumer and return its uuid.
-
-        While this process lives its jobs are kept; when it dies they are rescued at once.
-        """
+        """Enter an incarnation, return its uuid; its jobs are kept while this process lives, then rescued."""
 
     @abstractmethod
     def beat_consumer(self, consumer_id: str, doing: str) -> bool:
