@@ -97,6 +97,8 @@ class AdminBoard(Board):
                 self._done(self._commands.pause(message))
             case "resume":
                 self._done(self._commands.resume(message))
+            case "limit":
+                self._done(self._commands.limit(message))
             case "stop":
                 self._done(self._commands.stop(message))
             case "enqueue":
@@ -174,6 +176,7 @@ class AdminBoard(Board):
             super()._read()
             | self._counts()
             | {
+                "groups": self._groups(),
                 "jobs": [rows.job_row(job, self._hiding) for job in page],
                 "filter": self._listing.filter.asked(),
                 "page": len(self._pages),
@@ -185,6 +188,19 @@ class AdminBoard(Board):
                 "whole": self._whole_page,
             }
         )
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Limited groups that are at work, and the one that the filter names."""
+        chosen = self._listing.filter.narrowed().group
+        limits = self._queue.group_limits()
+        found = [
+            rows.group_row(limit)
+            for limit in limits
+            if limit.running or limit.blocked or limit.group == chosen
+        ]
+        if chosen is not None and all(limit.group != chosen for limit in limits):
+            found.append({"id": chosen, "group": chosen, "most": None})
+        return found
 
     def _newer(self) -> int:
         """How many jobs came while the page was held, at most 100."""
