@@ -30,16 +30,16 @@ def test_the_places_of_killed_consumers_come_free_and_never_too_many_run(place, 
         queue.limit_group("study", MOST)
         try:
             alive = [consumers.start(f"consumer-{number}") for number in range(4)]
-            for number in range(6):
+            for number in range(4):
                 new = NewJob("mark", consumers.parameters(0.05), group="study", max_attempts=1000)
-                queue.enqueue_many([new] * 8)
+                queue.enqueue_many([new] * 10)
                 before = completed(queue)
                 wait_for(lambda before=before: completed(queue) > before, what="work")
                 time.sleep(chance.uniform(0, 0.05))
                 alive[number % 4].kill()
                 alive[number % 4].wait()
                 alive[number % 4] = consumers.start(f"consumer-{number % 4}")
-            wait_for(lambda: completed(queue) == 48, limit=120, what="all jobs to complete")
+            wait_for(lambda: completed(queue) == 40, limit=120, what="all jobs to complete")
         finally:
             consumers.stop()
         assert max(seen) == MOST

@@ -93,14 +93,8 @@ class AdminBoard(Board):
                 self._carry_out(self._actions.begin(message.get("nonce"), **answers))
             case "undo":
                 self._done(self._actions.undo(message.get("nonce")))
-            case "pause":
-                self._done(self._commands.pause(message))
-            case "resume":
-                self._done(self._commands.resume(message))
-            case "limit":
-                self._done(self._commands.limit(message))
-            case "stop":
-                self._done(self._commands.stop(message))
+            case "pause" | "resume" | "limit" | "stop":
+                self._done(getattr(self._commands, verb)(message))
             case "enqueue":
                 job = self._commands.enqueue(message)
                 known = " was there already, with the same unique key" if job.existed else " enqueued"

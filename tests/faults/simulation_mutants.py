@@ -114,9 +114,6 @@ MUTANTS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "a full group takes one more": _statements(INSERT=("< 1", "< 0")),
     "due jobs go before their group": _statements(PROMOTE=("'blocked' else", "'pending' else")),
     "a higher limit lets nobody in": _statements(ADMIT=("coalesce(max(0,", "coalesce(min(0,")),
-    "what is given back always fits": _statements(
-        END_TRY=("< 0\n        then 'blocked'", "< 0\n        then 'pending'")
-    ),
     "leases by the wall clock": lambda: mock.patch.object(FakeClock, "monotonic", FakeClock.now),
     "leases outlive the boot": lambda: mock.patch.object(FakeClock, "boot", return_value="always the same"),
     "the dead are not seen": lambda: mock.patch.object(presence, "alive", return_value=True),
