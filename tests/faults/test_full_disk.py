@@ -20,12 +20,8 @@ def small_disk(tmp_path):
         pytest.skip("only root may mount a file system that can be filled")
     folder = tmp_path / "small disk"
     folder.mkdir()
-    mount = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
+    mount = subprocess.run(command, capture_output=True, text=True, check=False)
     if mount.returncode:
         pytest.skip(f"only root may mount, and here not even root: {mount.stderr.strip()}")
     yield folder
@@ -42,7 +38,7 @@ def fill(folder, leaving):
 def enqueue_until_refused(queue, match):
     """The ids of the accepted jobs, each with 20 kB of parameters."""
     accepted = []
-    with pytest.raises(pq.StorageError, match=match):
+    with pytest.raises(pq.StorageError, match=match):  # noqa: PT012  # at some time
         for number in range(10_000):
             new = [NewJob("stamp", {"number": number, "text": "x" * 20_000}) for _ in range(1 + number % 3)]
             accepted += [job.id for job in queue.enqueue_many(new)]
@@ -81,7 +77,7 @@ def test_on_a_disk_full_to_the_last_byte_calls_fail_and_nothing_that_was_answere
         accepted = enqueue_until_refused(queue, "the disk is full; accepted jobs are safe")
         fill(small_disk, 0)
         for act in (lambda: queue.enqueue("stamp"), lambda: queue.heartbeat(running)):
-            with pytest.raises(pq.StorageError, match="the disk is full"):
+            with pytest.raises(pq.StorageError, match="the disk is full"):  # noqa: PT012
                 for _ in range(1_000):  # the log may have room that it was given before
                     act()
         assert queue.get(accepted[-1]).status == "pending"
@@ -98,14 +94,14 @@ def test_on_a_disk_full_to_the_last_byte_calls_fail_and_nothing_that_was_answere
 CONSUME = """
 import sys, pq
 queue = pq.connect(sys.argv[1])
-queue.reserve_bytes = 0
 
 @pq.task("work")
-def work():
+def work(wait):
+    if wait:
+        print("working", flush=True)
+        sys.stdin.readline()
     return "x" * 5_000
 
-print("ready", flush=True)
-sys.stdin.readline()
 pq.consume(queue, until_empty=True, display=False)
 """
 
@@ -113,20 +109,21 @@ pq.consume(queue, until_empty=True, display=False)
 def test_a_consumer_waits_for_space_and_then_ends_what_it_had(small_disk):
     path = small_disk / "queue.db"
     with PersistentQSQLite(path, reserve_bytes=0) as queue:
-        accepted = {job.id for job in queue.enqueue_many([NewJob("work") for _ in range(60)])}
+        new = [NewJob("work", {"wait": number == 0}) for number in range(60)]
+        accepted = {job.id for job in queue.enqueue_many(new)}
         with subprocess.Popen(
             [sys.executable, "-c", CONSUME, str(path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         ) as consumer:  # fmt: skip
-            assert consumer.stdout.readline() == "ready\n"
+            assert consumer.stdout.readline() == "working\n"
             fill(small_disk, 0)
             consumer.stdin.write("go on\n")
             consumer.stdin.flush()
-            for line in consumer.stderr:
-                if "the disk is full" in line:
-                    break
+            waited = any("the disk is full" in line for line in consumer.stderr)
             (small_disk / "ballast").unlink()
-            consumer.communicate(timeout=120)
-        assert consumer.returncode == 0
-        assert {job.id for job in queue.list("completed", limit=1000)} == accepted
+            _, rest = consumer.communicate(timeout=120)
+        assert waited
+        assert consumer.returncode == 0, rest
+        jobs = queue.list(status="completed", limit=1000)
+        assert ({job.id for job in jobs}, {job.attempt for job in jobs}) == (accepted, {1})
         assert integrity(queue) == ["ok"]
