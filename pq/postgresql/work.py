@@ -342,6 +342,10 @@ class PersistentQSQLAlchemy(Producing):
                 raise
         return super().resubmit(job, reason=reason, by=by)
 
+    def _fit_group(self, session: Any, group: str | None) -> None:
+        if group is not None:
+            session.execute("select pq.fit(:group)", {"group": group})
+
     def _forget_buckets(self, session: Any, minute: int) -> None:
         session.execute("delete from pq.bucket_totals where minute < :minute", {"minute": minute})
         session.execute("delete from pq.bucket_deltas where minute < :minute", {"minute": minute})
