@@ -92,6 +92,7 @@ def lifecycle() -> str:
         "stateDiagram-v2",
         "    [*] --> pending: enqueue",
         "    [*] --> scheduled: enqueue, due later",
+        "    [*] --> blocked: enqueue, into a full group",
     ]
     # What leaves a status as it is (heartbeat, assign) is in the table, and would only crowd the picture.
     lines += [f"    {old} --> {new}: {', '.join(verbs)}" for (old, new), verbs in edges.items() if old != new]

@@ -67,6 +67,7 @@ def serve(db: str | None = None, port: int = PORT, serving: Serving | None = Non
         query = f"?token={serving.token}"
     place = _place(db)
     with _socket(port) as listening, _scratch() as scratch, connect(place) as queue:
+        os.environ["PQ_FOLDER"] = str(queue.folder)  # the kernels run in another one
         _prepare_environment(place, scratch, serving)
         bound = listening.getsockname()[1]
         _run(listening, scratch, serving, queue, f"http://127.0.0.1:{bound}{serving.base_url}{query}")

@@ -33,6 +33,10 @@ def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = 
 
 def open_for_move(url: str) -> Transfer:
     """One end of a move; unlike `connect` it opens a queue that has moved, or that a move still fills."""
+    if is_server(url):
+        from pq.postgresql.transfer import PostgreSQLTransfer
+
+        return PostgreSQLTransfer(url)
     path = _file(url)
     from pq.sqlite.transfer import SQLiteTransfer
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from pq.job import Attempt, Job, NewJob, Status
-from pq.records import Action, Bucket, Consumer, Count, Outcome, QueueState
+from pq.records import Action, Bucket, Consumer, Count, GroupLimit, Outcome, QueueState
 
 if TYPE_CHECKING:
     import builtins
@@ -58,8 +58,7 @@ class PersistentQInterface(ABC):
         tags: Sequence[str] = (),
         group: str | None = None,
     ) -> Job:
-        """Store a job as pending, or as scheduled when it is due later; higher priority runs first.
-
+        """Store a job as pending, scheduled (due later) or blocked (a full group); higher priority first.
         `max_attempts` None means the setting MAX_ATTEMPTS (3). Where an unfinished job has the same
         `unique_key`, that one is returned with `existed` True. Raises InvalidJobError, StorageError.
         """
@@ -277,6 +276,10 @@ class PersistentQInterface(ABC):
         """All queues that have jobs or are paused."""
 
     @abstractmethod
+    def group_limits(self) -> builtins.list[GroupLimit]:
+        """The groups that have a limit, by name; quick while few of a group wait."""
+
+    @abstractmethod
     def attempts(self, job: Job | int) -> builtins.list[Attempt]:
         """The ended tries of a job, oldest first."""
 
@@ -347,6 +350,17 @@ class PersistentQInterface(ABC):
     @abstractmethod
     def resume(self, queue: str, reason: str | None = None, *, by: str | None = None) -> None:
         """Hand out jobs of this queue again."""
+
+    @abstractmethod
+    def limit_group(
+        self, group: str, max_running: int | None, *, reason: str | None = None, by: str | None = None
+    ) -> None:
+        """Let at most that many jobs of the group be pending or processing; the others wait blocked.
+
+        Whenever one of them leaves, the blocked job with the highest priority, and of these the oldest,
+        becomes pending. A scheduled job takes no part until it is due. A lower limit blocks pending jobs,
+        and never a running one, unless it is given back. None lifts the limit. It holds for jobs to come.
+        """
 
     # -- the queue itself -------------------------------------------------------------------------
 

@@ -29,13 +29,17 @@ FINISHED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 # verb -> status it leaves -> statuses it may enter. The check, its error message, the diagram in
 # docs/lifecycle.md, the property test and the pages' buttons all read this one table.
 TRANSITIONS: Mapping[str, Mapping[Status, tuple[Status, ...]]] = {
-    "promote": {Status.SCHEDULED: (Status.PENDING,)},
+    "promote": {Status.SCHEDULED: (Status.PENDING, Status.BLOCKED)},
+    # A limited group has room again.
+    "admit": {Status.BLOCKED: (Status.PENDING,)},
+    # The limit of its group was lowered.
+    "limit_group": {Status.PENDING: (Status.BLOCKED,)},
     "dequeue": {Status.PENDING: (Status.PROCESSING,)},
     "heartbeat": {Status.PROCESSING: (Status.PROCESSING,)},
     "complete": {Status.PROCESSING: (Status.COMPLETED,)},
     "fail": {Status.PROCESSING: (Status.SCHEDULED, Status.FAILED, Status.CANCELLED)},
     "rescue": {Status.PROCESSING: (Status.SCHEDULED, Status.FAILED, Status.CANCELLED)},
-    "release": {Status.PROCESSING: (Status.PENDING, Status.CANCELLED)},
+    "release": {Status.PROCESSING: (Status.PENDING, Status.BLOCKED, Status.CANCELLED)},
     "snooze": {Status.PROCESSING: (Status.SCHEDULED, Status.CANCELLED)},
     # A processing job stays so until its consumer has stopped it; then `fail` cancels it.
     "cancel": {
@@ -51,12 +55,12 @@ TRANSITIONS: Mapping[str, Mapping[Status, tuple[Status, ...]]] = {
         Status.PROCESSING: (Status.FAILED,),
         Status.CANCELLED: (Status.FAILED,),
     },
-    "resubmit": dict.fromkeys(FINISHED, (Status.PENDING,)),
+    "resubmit": dict.fromkeys(FINISHED, (Status.PENDING, Status.BLOCKED)),
     "assign": {
         Status.BLOCKED: (Status.BLOCKED,),
         Status.SCHEDULED: (Status.SCHEDULED,),
         Status.PENDING: (Status.PENDING,),
-        Status.PROCESSING: (Status.PENDING,),
+        Status.PROCESSING: (Status.PENDING, Status.BLOCKED),
     },
     # Deleting a running job would leave its consumer working for nobody.
     "delete": {status: () for status in Status if status is not Status.PROCESSING},

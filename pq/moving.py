@@ -180,11 +180,16 @@ def _freeze(source: Transfer, out: Mark, told: Told) -> Mark:
         source.queue.rescue()
         with source.queue.transaction():
             out = _pause_all(source, out)
-            leased = source.queue.counts()["processing"]
-            if not leased:
+        leased = source.queue.counts()["processing"]
+        if not leased:
+            with source.queue.transaction():
+                # Only now nobody can take a job any more: so it is looked at again.
+                source.refuse("all writes")
+                if source.queue.counts()["processing"]:
+                    source.refuse("new jobs")
+                    continue
                 out = out.at("frozen")
                 source.write(MOVE_OUT, out)
-                source.refuse("all writes")
                 break
         told("waiting for jobs that run", leased, leased)
         time.sleep(LOOK_SECONDS)

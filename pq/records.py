@@ -97,6 +97,19 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupLimit:
+    """How many jobs of a group may be pending or processing, how many are, and how many wait blocked."""
+
+    group: str
+    max_running: int
+    running: int
+    blocked: int
+
+    def __str__(self) -> str:
+        return f"group {self.group} runs {self.running:,} of at most {self.max_running:,}"
+
+
+@dataclass(frozen=True, slots=True)
 class QueueState:
     """Whether a queue is paused, since when and why, and the creation time of its oldest pending job."""
 

@@ -13,12 +13,13 @@ DEFAULT_DATABASE = "queue.db"
 
 @dataclass(frozen=True)
 class Settings:
-    """The original system's four settings, and where runs lie.
+    """The original system's four settings, and where files lie.
 
     `database` is what `pq.connect()` opens (PQ_URL, else QUEUE_DB_FILE). `max_attempts` goes into jobs
     that name none (MAX_ATTEMPTS). `lease` is how long a silent consumer keeps its jobs
     (TIMEOUT_SECONDS). `interval` lies between two files of the producer (INTERVAL_TIME). `runs` is the place
-    of executed notebooks, None for runs/ beside the queue (PQ_RUNS).
+    of executed notebooks, None for runs/ beside the queue (PQ_RUNS). `folder` is that of inbox/,
+    processed/, runs/ and logs/ of a queue on a server, None for the working folder (PQ_FOLDER).
     """
 
     database: str
@@ -26,6 +27,7 @@ class Settings:
     lease: timedelta
     interval: timedelta
     runs: str | None = None
+    folder: str | None = None
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -37,6 +39,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         lease=timedelta(seconds=_number(values, "TIMEOUT_SECONDS", 30, least=1)),
         interval=timedelta(seconds=_number(values, "INTERVAL_TIME", 5, least=0.001)),
         runs=values.get("PQ_RUNS") or None,
+        folder=values.get("PQ_FOLDER") or None,
     )
 
 

@@ -55,6 +55,7 @@ TABLES = (
     ),
     Table("buckets", 5, ("minute", "queue", "task", "outcome", "slot", "jobs", "seconds")),
     Table("queues", 1, ("name", "paused_at", "reason")),
+    Table("group_limits", 1, ("job_group", "max_running", "set_at")),
     Table("settings", 1, ("name", "value")),
 )  # fmt: skip
 NUMBERED = ("jobs", "actions")

@@ -3,6 +3,10 @@
 
 def enter(queue, status):
     """A job in this status."""
+    if status == "blocked":
+        queue.limit_group("full", 1)
+        queue.enqueue("stamp", group="full")
+        return queue.enqueue("stamp", group="full").id
     job = queue.enqueue("stamp", max_attempts=1, delay=3600 if status == "scheduled" else None)
     if status in {"processing", "completed", "failed"}:
         job = queue.dequeue("tester")

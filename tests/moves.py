@@ -3,6 +3,9 @@
 import subprocess
 import sys
 from datetime import timedelta
+from urllib.parse import urlsplit
+
+import pytest
 
 import pq
 from pq import NewJob
@@ -49,6 +52,8 @@ def fill(place, many=50):
         queue.enqueue("later", delay=3600, queue="other", priority=7)
         queue.assign(queue.enqueue("mine"), "consumer-7")
         queue.enqueue_many([NewJob("many", {"number": number}) for number in range(many)])
+        queue.limit_group("narrow", 1)
+        queue.enqueue_many([NewJob("narrow", group="narrow") for _ in range(3)])
         queue.pause("other", "closed")
         queue.set_setting("interval", "2.5")
         last = queue.enqueue("last")
@@ -59,6 +64,9 @@ def fill(place, many=50):
 def content(place):
     """All that moves, as the rows say it."""
     with open_for_move(place) as end:
+        if "://" in place:
+            with end.queue.transaction() as connection:
+                connection.exec_driver_sql("select pq.fold(0)")
         found = {}
         for table in TABLES:
             after, rows = None, []
@@ -79,3 +87,23 @@ def run_move(old, new, stage, times=1):
         [sys.executable, "-c", MOVE, old, new, stage, str(times)],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
+
+
+def places_of(request, kinds):
+    """The addresses of an old and a new place, as messages name them; at most one is on a server."""
+    folder = request.getfixturevalue("tmp_path")
+    monkeypatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setenv("PQ_FOLDER", str(folder))
+    names = {"sqlite": (folder / "old.db", folder / "new.db")}
+    if "postgresql" in kinds:
+        address = urlsplit(request.getfixturevalue("postgresql_url"))
+        if address.password:
+            monkeypatch.setenv("PGPASSWORD", address.password)
+        with pq.connect(address.geturl()) as queue:
+            names["postgresql"] = (queue.url, queue.url)
+    return tuple(str(names[kind][place]) for place, kind in enumerate(kinds))
+
+
+def pairs(*kinds):
+    """A test's `places`: each pair as `sqlite-postgresql`."""
+    return pytest.mark.parametrize("places", kinds, indirect=True)

@@ -9,7 +9,7 @@ from pq.widgets import actions, rows
 from pq.widgets.actions import Actions, RefusedError
 
 
-@pytest.mark.parametrize("status", [status for status in Status if status != "blocked"])  # none is yet
+@pytest.mark.parametrize("status", Status)
 @pytest.mark.parametrize("verb", rows.VERBS)
 def test_each_verb_is_proposed_from_exactly_the_statuses_it_may_leave(queue, verb, status):
     job_id = enter(queue, status)

@@ -43,6 +43,18 @@ def test_each_verb_changes_one_job_without_asking(run: CommandLine, jobs: Persis
     ]  # fmt: skip
 
 
+def test_a_limit_of_a_group_is_set_shown_and_lifted(run: CommandLine, jobs: PersistentQInterface) -> None:
+    assert run("limit").output == "no limits\n"
+    for _ in range(3):
+        jobs.enqueue("stamp", group="g")
+    assert run("limit", "g", "1", "--reason", "memory").output == "group g runs 1 of at most 1; 2 wait\n"
+    assert answer(run("limit", "--json")) == [{"group": "g", "max_running": 1, "running": 1, "blocked": 2}]
+    assert jobs.actions()[0].reason == "memory"
+    assert run("limit", "g", "none").output == "group g has no limit\n"
+    assert jobs.counts()["blocked"] == 0
+    assert (run("limit", "g", "many").exit_code, run("limit", "g", "0").exit_code) == (2, 1)
+
+
 def test_cancelling_a_running_job_says_that_its_consumer_has_to_stop_it(
     run: CommandLine, jobs: PersistentQInterface
 ) -> None:

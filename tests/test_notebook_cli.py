@@ -76,6 +76,15 @@ def test_sweep_reads_yaml_and_adds_only_what_is_missing(command, tmp_path):
     assert "0 added; 2 completed" in command("sweep", str(file), "--watch").stdout
 
 
+def test_of_a_limited_sweep_only_so_many_go_on(command, tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("notebook: a.ipynb\nname: study\nspace:\n  x: [1, 2, 3]\nmax_running: 2\n")
+    counts = answer(command("sweep", str(file), "--json"))["counts"]
+    assert counts == {"pending": 2, "blocked": 1}
+    assert "3 pending" in command("sweep", str(file), "--max-running", "3").stdout
+    assert command("limit", "study").stdout == "group study runs 3 of at most 3; 0 wait\n"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -83,6 +92,7 @@ def test_sweep_reads_yaml_and_adds_only_what_is_missing(command, tmp_path):
         "[]",
         "notebook: a.ipynb",
         "notebook: a.ipynb\nspace: {x: [1]}\nevil: 1",
+        "notebook: a.ipynb\nspace: {x: [1]}\nmax_running: many",
         "a: [",
         "!!python/name:os.system x",
         "notebook: a.ipynb\nspace: {x: [2026-01-01]}",

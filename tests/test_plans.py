@@ -9,6 +9,10 @@ from pq.sql import statements
 from pq.sqlite import sql
 
 PARAMETERS = {"queue": "default", "consumer": "c", "limit": 1, "id": 1, "token": 1, "now": 0.0}
+PARAMETERS |= dict.fromkeys(("task", "status", "tags", "group", "error", "before"), "x")
+PARAMETERS |= dict.fromkeys(
+    ("priority", "parameters", "due_at", "timeout", "max_attempts", "large", "given_back", "finished_at"), 1
+)
 PARAMETERS |= {"incarnation": None, "unique_key": "k", "lease_until": 1.0, "monotonic": 1.0, "dead": "[]"}
 
 
@@ -24,6 +28,14 @@ PARAMETERS |= {"incarnation": None, "unique_key": "k", "lease_until": 1.0, "mono
         ("CLAIM_ONE", "jobs_ready"),
         ("CLAIM_ONE", "jobs_assigned"),
         ("TWIN", "jobs_unique"),
+        ("INSERT", "jobs_slots"),
+        ("ADMIT", "jobs_slots"),
+        ("ADMIT", "jobs_blocked"),
+        ("TURN_OUT", "jobs_slots"),
+        ("END_TRY", "jobs_slots"),
+        ("FORGET_LIMITS", "jobs_group"),
+        ("LIMITS", "jobs_slots"),
+        ("LIMITS", "jobs_blocked"),
     ],
 )
 def test_a_statement_reads_its_own_index(tmp_path: Path, name: str, index: str) -> None:

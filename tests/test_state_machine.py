@@ -30,6 +30,7 @@ class Model:
     cancel: bool = False
     assigned: str | None = None
     key: str | None = None
+    group: str | None = None
     priority: int = 0
     due: float = 0.0
     lease: float = field(default=0.0, compare=False)
@@ -46,6 +47,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = self.open()
         self.model: dict[int, Model] = {}
         self.paused = False
+        self.limits: dict[str, int] = {}
 
     def open(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -57,6 +59,24 @@ class QueueMachine(RuleBasedStateMachine):
 
     def change(self, job, **changes):
         self.model[job.id] = replace(self.model[job.id], **changes)
+        self.fit(self.model[job.id].group)
+
+    def of_group(self, group, *statuses):
+        return [id_ for id_, model in self.model.items() if model.group == group and model.status in statuses]
+
+    def at_its_turn(self, group):
+        """Who comes to its turn in a limited group stands in line first."""
+        return Status.BLOCKED if group in self.limits else Status.PENDING
+
+    def fit(self, group):
+        """Let in, or turn out, as many as the limit says."""
+        room = self.limits.get(group, 1000) - len(self.of_group(group, Status.PENDING, Status.PROCESSING))
+        blocked = sorted(self.of_group(group, Status.BLOCKED), key=lambda i: (-self.model[i].priority, i))
+        pending = sorted(self.of_group(group, Status.PENDING), key=lambda i: (self.model[i].priority, -i))
+        for id_ in blocked[: max(0, room)]:
+            self.model[id_] = replace(self.model[id_], status=Status.PENDING)
+        for id_ in pending[: max(0, -room)]:
+            self.model[id_] = replace(self.model[id_], status=Status.BLOCKED)
 
     def end(self, job, status, **changes):
         self.change(job, status=status, cancel=False, tries=self.model[job.id].tries + 1, **changes)
@@ -75,19 +95,24 @@ class QueueMachine(RuleBasedStateMachine):
         most=st.integers(1, 3),
         priority=st.integers(-1, 1),
         key=st.sampled_from([None, "k1"]),
+        group=st.sampled_from([None, "g1", "g1"]),
     )
-    def enqueue(self, delay, most, priority, key):
+    def enqueue(self, delay, most, priority, key, group):
         if len(self.model) >= 4:  # few jobs, so that stale leases meet new ones
             return multiple()
         twins = [i for i, m in self.model.items() if key and m.key == key and m.status not in FINISHED]
-        job = self.queue.enqueue("t", delay=delay, max_attempts=most, priority=priority, unique_key=key)
+        job = self.queue.enqueue(
+            "t", delay=delay, max_attempts=most, priority=priority, unique_key=key, group=group
+        )
         assert job.existed == bool(twins)
         if twins:
             assert job.id == twins[0]
             return multiple()
-        status = Status.SCHEDULED if delay else Status.PENDING
+        status = Status.SCHEDULED if delay else self.at_its_turn(group)
         due = self.clock.wall + (delay or 0)
-        self.model[job.id] = Model(status, most=most, priority=priority, key=key, due=due)
+        self.model[job.id] = Model(status, most=most, priority=priority, key=key, group=group, due=due)
+        self.fit(group)
+        assert job.status is self.model[job.id].status
         return job
 
     # -- a consumer
@@ -95,7 +120,9 @@ class QueueMachine(RuleBasedStateMachine):
     def promote(self):
         for id_, model in self.model.items():
             if model.status is Status.SCHEDULED and model.due <= self.clock.wall:
-                self.model[id_] = replace(model, status=Status.PENDING)
+                self.model[id_] = replace(model, status=self.at_its_turn(model.group))
+        for group in self.limits:
+            self.fit(group)
 
     def claimable(self, consumer):
         if self.paused:
@@ -244,6 +271,7 @@ class QueueMachine(RuleBasedStateMachine):
         tries = model.tries + running
         if verb == "delete":
             del self.model[job.id]
+            self.fit(model.group)
         elif verb == "cancel" and running:
             self.change(job, cancel=True)
         elif verb == "cancel":
@@ -251,13 +279,18 @@ class QueueMachine(RuleBasedStateMachine):
         elif verb == "mark_failed":
             self.change(job, status=Status.FAILED, cancel=False, assigned=None, tries=tries)
         elif verb == "resubmit":
-            self.change(
-                job, status=Status.PENDING, most=max(model.most, model.attempt + 1), due=self.clock.wall
-            )
+            status, most = self.at_its_turn(model.group), max(model.most, model.attempt + 1)
+            self.change(job, status=status, most=most, due=self.clock.wall)
         else:
             status = Status.PENDING if running else model.status
             most = max(model.most, model.attempt + running)
             self.change(job, status=status, assigned="c2", most=most, cancel=False, tries=tries)
+
+    @rule(most=st.sampled_from([None, 1, 1, 2]))
+    def limit_the_group(self, most):
+        self.queue.limit_group("g1", most)
+        self.limits = {} if most is None else {"g1": most}
+        self.fit("g1")
 
     @rule(pause=st.booleans())
     def pause_or_resume(self, pause):
@@ -288,6 +321,7 @@ class QueueMachine(RuleBasedStateMachine):
                 cancel=job.cancel_requested,
                 assigned=job.assigned_to,
                 key=job.unique_key,
+                group=job.group,
                 priority=job.priority,
                 due=job.due_at.timestamp(),
                 tries=len(self.queue.attempts(job)),

@@ -8,7 +8,9 @@ import pytest
 
 import pq
 from notebooks import consume, write_notebook
+from pq import Status
 from pq.notebook.sweeps import parameter_sets
+from pq.records import GroupLimit
 
 CELL = "lr = 0.1\nseed = 0\nname = 'a'"
 
@@ -141,9 +143,23 @@ def test_a_sweep_shows_itself_without_markup_of_others(store, train):
     assert "0 of 1" in sweep._repr_html_()
 
 
-def test_max_running_says_what_to_do_instead(store, train):
-    with pytest.raises(pq.InvalidJobError, match="as there are consumers"):
-        pq.sweep(store, train, {"seed": [1]}, max_running=4)
+def test_of_a_limited_sweep_only_so_many_go_on_at_a_time(store, train):
+    sweep = pq.sweep(store, train, {"seed": range(5)}, name="study", max_running=2)
+    assert sweep.counts() == dict.fromkeys(Status, 0) | {"pending": 2, "blocked": 3}
+    pq.sweep(store, train, {"seed": range(5)}, name="study")
+    assert store.group_limits() == [GroupLimit("study", 2, 2, 3)]
+    assert len(store.actions()) == 1
+    pq.sweep(store, train, {"seed": range(6)}, name="study", max_running=3)
+    assert sweep.counts() == dict.fromkeys(Status, 0) | {"pending": 3, "blocked": 3}
+    consume(store)
+    assert sweep.counts()["completed"] == 6
+
+
+@pytest.mark.parametrize("most", [0, -1, 2.5, "4", True])
+def test_a_sweep_with_a_limit_that_is_none_stores_nothing(store, train, most):
+    with pytest.raises(pq.InvalidJobError, match="max_running"):
+        pq.sweep(store, train, {"seed": [1]}, max_running=most)
+    assert (store.list(), store.group_limits()) == ([], [])
 
 
 def test_an_empty_sweep_has_a_frame(store):

@@ -88,6 +88,7 @@ PANELS: dict[str, dict[str, Any]] = {
         "stop-consumer": change.stop_consumer,
         "pause": change.pause,
         "resume": change.resume,
+        "limit": change.limit,
     },
     "Look": {
         "list": look.list_jobs,

@@ -259,6 +259,35 @@ def resume(
     _told({"queue": queue, "paused": False}, f"queue {queue} is open", as_json=as_json)
 
 
+def limit(
+    context: typer.Context,
+    group: Annotated[str | None, typer.Argument(metavar="[GROUP]", help="Such as a sweep's name.")] = None,
+    most: Annotated[
+        str | None, typer.Argument(metavar="[N]", help="Such as 4; none lifts the limit.")
+    ] = None,
+    reason: Reason = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Let at most N jobs of a group be pending or processing; without N, show the limits."""
+    with opened(context) as jobs:
+        if group is not None and most is not None:
+            jobs.limit_group(group, None if most == "none" else _number(most), reason=reason)
+        limits = [one for one in jobs.group_limits() if group in (None, one.group)]
+    if as_json:
+        write_json(limits)
+    for one in [] if as_json else limits:
+        say(f"{one}; {one.blocked:,} wait")
+    if not limits and not as_json:
+        say("no limits" if group is None else f"group {group} has no limit")
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise typer.BadParameter(f"a limit is a whole number, or none, not {text!r:.50}")
+    return int(text)
+
+
 def stop_consumer(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its uuid.")],

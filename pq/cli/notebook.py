@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pq.notebook.job import NotebookSource
 
 JobId = Annotated[int, typer.Argument(metavar="JOB")]
-SWEEP_KEYS = {"notebook", "space", "name", "base", "options"}
+SWEEP_KEYS = {"notebook", "space", "name", "base", "max_running", "options"}
 
 
 class RunFailedError(PQError, RuntimeError):
@@ -92,7 +92,14 @@ def _tell(job: "Job", *, as_json: bool) -> None:
 
 def sweep(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML: notebook, space, name, base, options.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="YAML: notebook, space, name, base, max_running, options."),
+    ],
+    max_running: Annotated[
+        int | None,
+        typer.Option("--max-running", help="At most so many at a time; wins over the file.", metavar="N"),
+    ] = None,
     *,
     watch: Annotated[
         bool, typer.Option("--watch", help="Show the progress until all have finished.")
@@ -103,7 +110,7 @@ def sweep(
     asked = read_yaml(file)
     if not {"notebook", "space"} <= asked.keys() or asked.keys() - SWEEP_KEYS:
         raise InvalidJobError(
-            f"{file} must have notebook and space, and may have name, base and options; it has "
+            f"{file} must have notebook and space, and may have name, base, max_running and options; it has "
             f"{', '.join(map(str, asked)) or 'nothing'}"
         )
     notebook = Path(str(asked["notebook"])).expanduser()
@@ -117,6 +124,7 @@ def sweep(
             asked["space"],
             name=asked.get("name"),
             base=asked.get("base") or {},
+            max_running=asked.get("max_running") if max_running is None else max_running,
             **_known(options, file),
         )
         if watch:

@@ -42,14 +42,10 @@ def sweep(
 
     `space` is a dict of lists (each combination of them), a list of dicts, or a DataFrame (a row each);
     `base` goes into each set. The jobs are one group, `name`, by default made of the notebook and the
-    space. The same sweep again, also after it has finished, adds only what is missing. `options` are those
-    of `queue.enqueue_notebook`.
+    space. The same sweep again, also after it has finished, adds only what is missing. At most
+    `max_running` of them are pending or processing at a time, as `queue.limit_group` says; None leaves that
+    as it is. `options` are those of `queue.enqueue_notebook`.
     """
-    if max_running is not None:
-        raise InvalidJobError(
-            "max_running is not there yet: as many runs go on as there are consumers; start that many, "
-            "on a queue of their own if others must not wait"
-        )
     sets = [{**base, **one} for one in parameter_sets(space)]
     source = NotebookSource.find(notebook, queue.folder)
     group = values.name(name or _default_name(source, sets), "a sweep's name")
@@ -60,6 +56,9 @@ def sweep(
     with queue.transaction():
         there = {job.unique_key for job in _jobs(queue, group)}
         missing = [job for key, job in new.items() if key not in there]
+        limits = {limit.group: limit.max_running for limit in queue.group_limits()}
+        if max_running not in (None, limits.get(group)):
+            queue.limit_group(group, max_running)
         if missing:
             queue.enqueue_many(missing)
     return Sweep(queue, group, added=len(missing))

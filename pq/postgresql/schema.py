@@ -15,12 +15,12 @@ WAITING = 0x7071
 """The first half of the advisory locks by which a queue object says that it waits for work."""
 
 STATUSES = ("blocked", "scheduled", "pending", "processing", "completed", "failed", "cancelled")
-_COLUMNS = ", ".join(STATUSES)
+COUNTER_COLUMNS = ", ".join(STATUSES)
 _EACH = ", ".join(f"{status} bigint not null default 0" for status in STATUSES)
 _SUMS = ", ".join(f"sum({status})::bigint as {status}" for status in STATUSES)
 _ADDED = ", ".join(f"{status} = counter_totals.{status} + excluded.{status}" for status in STATUSES)
 _PAIRS = ", ".join(f"('{status}', {status})" for status in STATUSES)
-_COUNTED = ", ".join(
+COUNTED = ", ".join(
     f"coalesce(sum(n) filter (where status = '{status}'), 0) as {status}" for status in STATUSES
 )
 _ANY = " or ".join(f"{status} <> 0" for status in STATUSES)
@@ -212,8 +212,8 @@ end $$;
 
 create function pq.jobs_inserted() returns trigger language plpgsql as $$
 begin
-    insert into pq.counter_deltas (queue, task, {_COLUMNS})
-        select queue, task, {_COUNTED}
+    insert into pq.counter_deltas (queue, task, {COUNTER_COLUMNS})
+        select queue, task, {COUNTED}
         from (select queue, task, status, 1 as n from new_jobs) as changes
         group by queue, task;
     if exists (select 1 from new_jobs where status = 'blocked') then
@@ -228,9 +228,9 @@ create trigger jobs_inserted after insert on pq.jobs
 
 create function pq.jobs_updated() returns trigger language plpgsql as $$
 begin
-    insert into pq.counter_deltas (queue, task, {_COLUMNS})
+    insert into pq.counter_deltas (queue, task, {COUNTER_COLUMNS})
         select * from (
-            select queue, task, {_COUNTED}
+            select queue, task, {COUNTED}
             from (
                 select queue, task, status, 1 as n from new_jobs
                 union all
@@ -263,8 +263,8 @@ create trigger jobs_updated after update on pq.jobs
 
 create function pq.jobs_deleted() returns trigger language plpgsql as $$
 begin
-    insert into pq.counter_deltas (queue, task, {_COLUMNS})
-        select queue, task, {_COUNTED}
+    insert into pq.counter_deltas (queue, task, {COUNTER_COLUMNS})
+        select queue, task, {COUNTED}
         from (select queue, task, status, -1 as n from old_jobs) as changes
         group by queue, task;
     delete from pq.attempts where job_id = any(array(select id from old_jobs));

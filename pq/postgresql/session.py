@@ -19,12 +19,10 @@ from pq.transfer import MOVE_OUT, REFUSAL, moved_error
 TABLES = "jobs|attempts|consumers|actions|counters|buckets|queues|group_limits|settings"
 IDLE_CONNECTIONS, MOST_MORE_CONNECTIONS = 3, 20
 PLANNING = ("set enable_seqscan = off", "set plan_cache_mode = force_generic_plan", "set jit = off")
-SECRET_OPTIONS = frozenset({"password", "sslpassword", "passfile"})
+SECRET_OPTIONS = ("password", "sslpassword")
 NOTHING: Mapping[str, Any] = {}
 
 _ADVICE = {
-    "28": "the server refuses this user or password; give it in PGPASSWORD or ~/.pgpass",
-    "3D": "there is no such database; make it with `createdb`",
     "42501": "this user may not do that; it needs to own the schema `pq`",
     "53100": "the server's disk is full; accepted jobs are safe: free some space",
     "53300": "the server has too many connections; raise max_connections, or use PgBouncer",
@@ -41,11 +39,14 @@ def native(statement: str) -> str:
     return re.sub(rf"\b(from|join|into|update)(\s+)({TABLES})\b", r"\1\2pq.\3", named)
 
 
-def without_secrets(url: URL) -> str:
-    """The address as it may be shown."""
-    options = {name: value for name, value in url.query.items() if name not in SECRET_OPTIONS}
-    shown = URL.create("postgresql", url.username, None, url.host, url.port, url.database, options)
-    return shown.render_as_string(hide_password=False)
+def parted(url: URL) -> tuple[URL, dict[str, str]]:
+    """The address without what is secret, which is never shown then, and the secret options."""
+    secrets = {name: str(url.query[name]) for name in SECRET_OPTIONS if name in url.query}
+    if url.password is not None:
+        secrets["password"] = str(url.password)
+    options = url.difference_update_query(SECRET_OPTIONS).query
+    plain = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, options)
+    return plain, secrets
 
 
 def storage_error(error: Exception, place: str) -> StorageError:
@@ -60,7 +61,7 @@ def storage_error(error: Exception, place: str) -> StorageError:
     return result
 
 
-def open_engine(url: URL) -> Engine:
+def open_engine(url: URL, secrets: dict[str, str]) -> Engine:
     """Connections that are opened when they are needed, and kept while few are idle."""
     engine = create_engine(
         url,
@@ -69,16 +70,21 @@ def open_engine(url: URL) -> Engine:
         pool_reset_on_return=None,  # none is given back within a transaction
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,  # jobs are not for error messages
-        connect_args={"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5,
-                      "keepalives_count": 3}
-        | ({} if "application_name" in url.query else {"application_name": "pq"}),
-    )  # fmt: skip
+        connect_args=_options(url) | secrets,
+    )
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: Any) -> None:
         set_up_connection(connection)
 
     return engine
+
+
+def _options(url: URL) -> dict[str, Any]:
+    """How long to wait for a server, and how soon to notice that its host is gone; the address wins."""
+    options = {"application_name": "pq", "connect_timeout": 10, "keepalives_idle": 15,
+               "keepalives_interval": 5, "keepalives_count": 3}  # fmt: skip
+    return {name: value for name, value in options.items() if name not in url.query}
 
 
 def set_up_connection(connection: Any) -> None:
@@ -92,12 +98,11 @@ def set_up_connection(connection: Any) -> None:
         connection.execute(setting)
 
 
-def connect_alone(engine: Engine) -> psycopg.Connection[Any]:
+def connect_alone(engine: Engine, secrets: dict[str, str]) -> psycopg.Connection[Any]:
     """A connection outside the pool."""
     arguments, options = engine.dialect.create_connect_args(engine.url)
-    connection: Any = engine.dialect.connect(
-        *arguments, **options, connect_timeout=10, application_name="pq listener",
-        keepalives_idle=15, keepalives_interval=5, keepalives_count=3)  # fmt: skip
+    own = _options(engine.url) | secrets | {"application_name": "pq listener"}
+    connection: Any = engine.dialect.connect(*arguments, **{**options, **own})
     set_up_connection(connection)
     return connection  # type: ignore[no-any-return]  # the psycopg dialect's
 
@@ -166,6 +171,8 @@ class Session:
             if error.connection_invalidated or is_trouble(error.orig):
                 raise storage_error(error.orig or error, self._place) from None
             raise
+        except psycopg.Error as error:
+            raise self._ours(error) from None
         finally:
             self._outer = self._open = None
 
@@ -180,8 +187,8 @@ class Session:
             return
         try:
             pooled = self._check_out()
-        except DBAPIError as error:
-            raise storage_error(error.orig or error, self._place) from None
+        except psycopg.Error as error:
+            raise storage_error(error, self._place) from None
         except PoolTimeoutError:
             raise StorageError(
                 f"cannot use the database {self._place}: more than "

@@ -83,10 +83,8 @@ where unique_key = any(:keys) and unique_key is not null
     and status in ('blocked', 'scheduled', 'pending', 'processing')
 """
 
-_DUE = f"""exists (
-        select 1 from jobs
-        where status = 'scheduled'
-            and due_at <= coalesce(cast(:now as double precision), {_SERVER}))"""
+# Not `exists`: the planner would guess that any index finds one soon, and read all scheduled jobs.
+_DUE = f"coalesce((select min(due_at) from jobs where status = 'scheduled') <= {_NOW}, false)"
 
 # `any(array(…))`: the row is found by its key, whatever the planner thinks of how many there are.
 _CLAIM = f"""
@@ -260,9 +258,11 @@ select :id, :name, :host, :pid, :queues, now, now, :presence
 from (select coalesce(cast(:now as double precision), {_SERVER}) as now) as moment
 """
 
+# Who was taken for dead while the way to the server was cut, and beats again, is not.
+# Who was taken for dead while the way to the server was cut, and beats again, is not.
 BEAT = f"""
 with {_MOMENT}, {_UNSYNCED})
-update consumers set heartbeat_at = moment.now, doing = :doing
+update consumers set heartbeat_at = moment.now, doing = :doing, ended_at = null
 from moment
 where id = :id
 returning stop_requested
@@ -274,6 +274,12 @@ select id from consumers
 where ended_at is null
     and case when pg_try_advisory_lock_shared(presence) then pg_advisory_unlock_shared(presence)
         else false end
+"""
+
+# Consumers that said goodbye, or were found dead, with jobs in hand.
+GONE = """
+select distinct incarnation from jobs
+where status = 'processing' and incarnation in (select id from consumers where ended_at is not null)
 """
 
 UP_SECONDS = "select extract(epoch from clock_timestamp() - pg_postmaster_start_time())"

@@ -18,7 +18,7 @@ from pq.errors import StorageError
 from pq.interface import PersistentQInterface
 from pq.postgresql import schema, sql
 from pq.postgresql.listening import Listener
-from pq.postgresql.session import Session, connect_alone, open_engine, without_secrets
+from pq.postgresql.session import Session, connect_alone, open_engine, parted
 from pq.settings import Settings, read_settings
 from pq.transfer import MOVE_IN, MOVE_OUT, check_open
 
@@ -43,14 +43,15 @@ class Store(PersistentQInterface):
         """
         try:
             address = make_url(url).set(drivername="postgresql+psycopg")
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise StorageError("the address cannot be read: write postgresql://USER@HOST/DATABASE") from None
-        self.url = without_secrets(address)
+        address, self._secrets = parted(address)
+        self.url = address.set(drivername="postgresql").render_as_string()
         self.settings = settings or read_settings()
-        self.folder = Path(os.environ.get("PQ_FOLDER") or ".").absolute()
+        self.folder = Path(self.settings.folder or ".").absolute()
         self.clock = clock
         self.actor = _user()
-        self._engine = open_engine(address)
+        self._engine = open_engine(address, self._secrets)
         self._engine_pid = os.getpid()
         self._local = threading.local()
         self._listener: Listener | None = None
@@ -108,7 +109,7 @@ class Store(PersistentQInterface):
             raise StorageError(f"the queue {self.url} is closed; connect again")
         with self._guard:
             if self._listener is None:
-                self._listener = Listener(lambda: connect_alone(self._engine))
+                self._listener = Listener(lambda: connect_alone(self._engine, self._secrets))
             return self._listener
 
     def _now(self) -> float:
@@ -148,8 +149,7 @@ class Store(PersistentQInterface):
         program = shutil.which("pg_dump")
         if program is None:
             raise StorageError("cannot back up: pg_dump is not installed; it comes with PostgreSQL's clients")
-        address = self._engine.url
-        secret = {} if address.password is None else {"PGPASSWORD": str(address.password)}
+        secret = {"PGPASSWORD": self._secrets["password"]} if "password" in self._secrets else {}
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         command = [program, "--format=custom", "--schema=pq", f"--file={target}", f"--dbname={self.url}"]
         environment = os.environ | secret
@@ -161,8 +161,9 @@ class Store(PersistentQInterface):
                 target.unlink()
             raise StorageError(f"cannot back up: {' '.join(done.stderr.split())[:500]}")
 
-    def health(self) -> dict[str, Any]:
-        """What `pq doctor` judges."""
+    def health(self, *, full: bool = False) -> dict[str, Any]:
+        """What `pq doctor` judges; the server itself looks after its pages."""
+        del full
         rows = self._session.rows
         facts: dict[str, Any] = dict(zip(
             ("version", "is_replica", "fsync", "synchronous_commit", "max_connections", "connections",

@@ -201,9 +201,7 @@ class PersistentQSQLAlchemy(Producing):
         overdue = {"monotonic": self._clocks["monotonic"] if expired else 0.0, "dead": dead}
         with session.write():
             died = dict(session.rows(sql.OVERDUE, overdue))
-            # A dead consumer with more jobs than one look takes back is looked at again.
-            ended = dead if len(died) < sql.OVERDUE_LIMIT else []
-            if not died and not ended:
+            if not died and not dead:
                 return []
             ids = {"ids": list(died)}
             ends = Ends(self._now())
@@ -213,21 +211,22 @@ class PersistentQSQLAlchemy(Producing):
             session.execute(
                 "update consumers set ended_at = :now, doing = 'died' where id = any(:ended) "
                 "and ended_at is null",
-                {"now": ends.now, "ended": ended},
+                {"now": ends.now, "ended": dead},
             )
             return self._jobs(session.rows(sql.GET_MANY, ids))
 
     def _dead(self) -> list[str]:
         """Consumers whose lock nobody holds, now and for a second on: a live one connects anew by then."""
         session = self._session
+        gone = {identity for (identity,) in session.rows(sql.GONE)}
         absent = {identity for (identity,) in session.rows(sql.ABSENT)}
-        if not absent or session.rows(sql.UP_SECONDS)[0][0] < GRACE_SECONDS:
-            return []
+        if absent and session.rows(sql.UP_SECONDS)[0][0] < GRACE_SECONDS:
+            absent = set()
         until = time.monotonic() + ABSENT_SECONDS
         while absent and time.monotonic() < until:
             time.sleep(ABSENT_SECONDS / 5)
             absent &= {identity for (identity,) in session.rows(sql.ABSENT)}
-        return sorted(absent)
+        return sorted(gone | absent)
 
     def _present(self, identities: Sequence[str]) -> Collection[str]:
         absent = {identity for (identity,) in self._session.rows(sql.ABSENT)} if identities else set()
@@ -342,6 +341,10 @@ class PersistentQSQLAlchemy(Producing):
             if getattr(error, "code", "") != UNIQUE_VIOLATION:
                 raise
         return super().resubmit(job, reason=reason, by=by)
+
+    def _fit_group(self, session: Any, group: str | None) -> None:
+        if group is not None:
+            session.execute("select pq.fit(:group)", {"group": group})
 
     def _forget_buckets(self, session: Any, minute: int) -> None:
         session.execute("delete from pq.bucket_totals where minute < :minute", {"minute": minute})

@@ -1,5 +1,6 @@
-"""What a person does: cancel, resubmit, mark failed, assign, delete, pause; each one recorded."""
+"""What a person does: cancel, resubmit, mark failed, assign, delete, pause, limit; each one recorded."""
 
+from abc import abstractmethod
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,10 @@ class Acting(Looking):
         """Remove what ended before that minute."""
         session.execute("delete from buckets where minute < :minute", {"minute": minute})
 
+    @abstractmethod
+    def _fit_group(self, session: Session, group: str | None) -> None:
+        """Block pending jobs of the group, or let blocked ones in, as its limit says."""
+
     def cancel(self, job: Job | int, *, reason: str | None = None, by: str | None = None) -> Job:
         """Cancel an unfinished job; a processing one is stopped by its consumer and then cancelled."""
         session = self._session
@@ -49,6 +54,7 @@ class Acting(Looking):
                     f"with the same unique key {before.unique_key!r}"
                 )
             session.execute(statements.RESUBMIT, {"now": self._now(), "id": before.id})
+            self._fit_group(session, before.group)
             self._forget_result(session, before.id)
             return self._recorded("resubmit", before, reason, by)
 
@@ -73,6 +79,7 @@ class Acting(Looking):
             before = self._before("assign", job)
             self._end_running(session, before, "reassigned", None)
             session.execute(statements.ASSIGN, {"consumer": consumer, "id": before.id})
+            self._fit_group(session, before.group)
             return self._recorded("assign", before, reason, by, target=consumer)
 
     def delete(self, job: Job | int, *, reason: str | None = None, by: str | None = None) -> None:
@@ -113,6 +120,7 @@ class Acting(Looking):
         with session.write():
             self._forget_buckets(session, int(before // 60))
             session.execute("delete from consumers where ended_at < :before", {"before": before})
+            session.execute(statements.FORGET_LIMITS, {"before": before})
         return removed
 
     def pause(self, queue: str, reason: str | None = None, *, by: str | None = None) -> None:
@@ -130,6 +138,19 @@ class Acting(Looking):
         with session.write():
             session.execute("delete from queues where name = :queue", {"queue": queue})
             self._record(session, "resume", by, reason, target=queue)
+
+    def limit_group(
+        self, group: str, max_running: int | None, *, reason: str | None = None, by: str | None = None
+    ) -> None:
+        """Let at most that many jobs of the group be pending or processing; the others wait blocked."""
+        limit = {"group": values.name(group, "group"), "now": self._now()}
+        limit["most"] = None if max_running is None else values.whole(max_running, "max_running", least=1)
+        session = self._session
+        with session.write():
+            session.execute(statements.LIFT_LIMIT if max_running is None else statements.SET_LIMIT, limit)
+            self._fit_group(session, group)
+            target = f"{group}: {'no limit' if max_running is None else f'at most {max_running}'}"
+            self._record(session, "limit_group", by, reason, target=target)
 
     def stop_consumer(self, name: str, *, reason: str | None = None, by: str | None = None) -> int:
         """Ask all live consumers of this name, or the one with this uuid, to stop gracefully."""

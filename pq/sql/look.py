@@ -11,7 +11,7 @@ from pq import values
 from pq.errors import InvalidJobError, JobNotFoundError
 from pq.interface import PersistentQInterface
 from pq.job import Attempt, Job, Status
-from pq.records import Action, Bucket, Consumer, Count, QueueState
+from pq.records import Action, Bucket, Consumer, Count, GroupLimit, QueueState
 from pq.sql import rows as to
 from pq.sql import statements
 from pq.sql.session import Session
@@ -124,6 +124,10 @@ class Looking(PersistentQInterface):
             oldest = rows(statements.OLDEST_PENDING, {"queue": name})[0][0]
             answer.append(QueueState(name, to_datetime(at), reason, to_datetime(oldest)))
         return answer
+
+    def group_limits(self) -> builtins.list[GroupLimit]:
+        """The groups that have a limit, by name."""
+        return [GroupLimit(*row) for row in self._session.rows(statements.LIMITS)]
 
     def attempts(self, job: Job | int) -> builtins.list[Attempt]:
         """The ended tries of a job, oldest first."""

@@ -67,9 +67,10 @@ _ACTIONS = "select id, at, who, verb, job_id, target, from_status, to_status, re
 ACTIONS = f"{_ACTIONS} order by id desc limit :limit"
 ACTIONS_OF = f"{_ACTIONS} where job_id = :id order by id desc limit :limit"
 
+# In a limited group a job stands in line first; `_fit_group` lets in who fits.
 RESUBMIT = """
 update jobs
-set status = 'pending',
+set status = case when job_group in (select job_group from group_limits) then 'blocked' else 'pending' end,
     max_attempts = case when max_attempts > attempt then max_attempts else attempt + 1 end,
     due_at = :now,
     finished_at = null,
@@ -118,4 +119,27 @@ STOP = "update consumers set stop_requested = 1 where (name = :name or id = :nam
 PAUSE = """
 insert into queues values (:queue, :now, :reason)
 on conflict (name) do update set reason = excluded.reason
+"""
+
+LIMITS = """
+select job_group, max_running,
+    (select count(*) from jobs
+        where jobs.job_group = group_limits.job_group and jobs.job_group is not null
+            and status in ('pending', 'processing')),
+    (select count(*) from jobs where jobs.job_group = group_limits.job_group and status = 'blocked')
+from group_limits
+order by job_group
+"""
+
+SET_LIMIT = """
+insert into group_limits values (:group, :most, :now)
+on conflict (job_group) do update set max_running = excluded.max_running, set_at = excluded.set_at
+"""
+
+LIFT_LIMIT = "delete from group_limits where job_group = :group"
+
+# Of groups that are gone; a limit may also have been set for jobs to come.
+FORGET_LIMITS = """
+delete from group_limits
+where set_at < :before and not exists (select 1 from jobs where jobs.job_group = group_limits.job_group)
 """

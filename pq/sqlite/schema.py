@@ -23,6 +23,7 @@ TABLES = (
     "counters",
     "buckets",
     "queues",
+    "group_limits",
     "settings",
 )
 
@@ -165,6 +166,37 @@ create trigger jobs_count_delete after delete on jobs begin
 end;
 """
 
+# Who leaves a limited group's slot lets in the first in line. Only other rows change here: a job's own
+# status is set by its statement, which has to return it.
+_LET_IN = """
+        and old.status in ('pending', 'processing')
+        and exists (select 1 from group_limits where job_group = old.job_group)
+begin
+    update jobs set status = 'pending' where id in (
+        select id from jobs where job_group = old.job_group and status = 'blocked'
+        order by priority desc, id
+        limit max(0, (select max_running from group_limits where job_group = old.job_group)
+            - (select count(*) from jobs
+                where job_group = old.job_group and job_group is not null
+                    and status in ('pending', 'processing'))));
+end;
+"""
+
+SECOND = f"""
+create table group_limits (
+    job_group text primary key,
+    max_running integer not null check (max_running >= 1),
+    set_at real not null
+) without rowid;
+create index jobs_slots on jobs (job_group)
+    where job_group is not null and status in ('pending', 'processing');
+create index jobs_blocked on jobs (job_group, priority desc, id) where status = 'blocked';
+
+create trigger jobs_leave_slot after update of status on jobs
+    when old.job_group is not null and new.status not in ('pending', 'processing'){_LET_IN}
+create trigger jobs_delete_slot after delete on jobs
+    when old.job_group is not null{_LET_IN}"""
+
 
 def statements(text: str) -> list[str]:
     """The statements of a script; `executescript` would silently commit an open transaction."""
@@ -191,6 +223,11 @@ def migrations() -> Migrations:
     @steps()
     def jobs_and_all_that_serves_them(db: Database) -> None:
         for statement in statements(FIRST):
+            db.conn.execute(statement)
+
+    @steps()
+    def groups_with_a_limit(db: Database) -> None:
+        for statement in statements(SECOND):
             db.conn.execute(statement)
 
     return steps

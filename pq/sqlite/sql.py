@@ -5,10 +5,19 @@ from pq.sql.statements import COLUMNS
 
 LARGE_PARAMETERS, LARGE_RESULT = 1, 2
 
+_SLOTS = """(select count(*) from jobs as one
+        where one.job_group = {group} and one.job_group is not null
+            and one.status in ('pending', 'processing'))"""
+_LIMIT = "(select max_running from group_limits where job_group = {group})"
+_ROOM = f"{_LIMIT} - {_SLOTS}"
+
 INSERT = f"""
 insert into jobs (task, queue, status, priority, parameters, tags, job_group, unique_key, due_at, timeout,
     max_attempts, created_at, large)
-values (:task, :queue, :status, :priority, :parameters, :tags, :group, :unique_key, :due_at, :timeout,
+values (:task, :queue,
+    case when :status = 'pending' and :group is not null and {_ROOM.format(group=":group")} < 1
+        then 'blocked' else :status end,
+    :priority, :parameters, :tags, :group, :unique_key, :due_at, :timeout,
     :max_attempts, :now, :large)
 returning {COLUMNS}
 """
@@ -18,14 +27,40 @@ ANY_DUE = "select 1 from jobs indexed by jobs_due where status = 'scheduled' and
 
 NEXT_DUE = "select min(due_at) from jobs indexed by jobs_due where status = 'scheduled'"
 
-PROMOTE = """
+# A job of a limited group that is due stands in line first; `ADMIT` lets in who fits.
+_IN_LINE = "case when job_group in (select job_group from group_limits) then 'blocked' else 'pending' end"
+
+PROMOTE = f"""
 update jobs
-set status = 'pending'
+set status = {_IN_LINE}
 where id in (
     select id from jobs indexed by jobs_due
     where status = 'scheduled' and due_at <= ?
     order by due_at
     limit 1000)
+returning case when status = 'blocked' then job_group end
+"""
+
+# Without a limit all are let in: `limit -1` means no limit.
+ADMIT = f"""
+update jobs
+set status = 'pending'
+where id in (
+    select id from jobs
+    where job_group = :group and status = 'blocked'
+    order by priority desc, id
+    limit coalesce(max(0, {_ROOM.format(group=":group")}), -1))
+"""
+
+TURN_OUT = f"""
+update jobs
+set status = 'blocked'
+where id in (
+    select id from jobs
+    where job_group = :group and job_group is not null
+        and status in ('pending', 'processing') and status = 'pending'
+    order by priority, id desc
+    limit coalesce(max(0, -({_ROOM.format(group=":group")})), 0))
 """
 
 ANY_READY = """
@@ -115,9 +150,13 @@ COMPLETED_ATTEMPT, COMPLETED_ATTEMPTS = (_COMPLETED_ATTEMPTS.format(which) for w
 
 PUT_RESULT = "update jobs set result = ?, large = large | ? where id = ?"
 
-END_TRY = """
+# After a limit was lowered more may be running than it allows; what is given back then waits.
+_IF_IT_FITS = f"""case when job_group is not null and {_ROOM.format(group="jobs.job_group")} < 0
+        then 'blocked' else 'pending' end"""
+
+END_TRY = f"""
 update jobs
-set status = :status,
+set status = case when :status = 'pending' then {_IF_IT_FITS} else :status end,
     incarnation = null,
     lease_until = null,
     cancel_requested = 0,

@@ -67,6 +67,11 @@ class PersistentQSQLite(Store, Acting):
     def _forget_result(self, session: Any, id_: int) -> None:
         session.execute("delete from job_values where job_id = ? and name = 'result'", (id_,))
 
+    def _fit_group(self, session: Any, group: str | None) -> None:
+        if group is not None:
+            session.execute(sql.TURN_OUT, {"group": group})
+            session.execute(sql.ADMIT, {"group": group})
+
     def _now(self) -> float:
         return self.clock.now()
 
@@ -102,7 +107,9 @@ class PersistentQSQLite(Store, Acting):
     ) -> list[Job]:
         now = self.clock.now()
         if session.execute(sql.ANY_DUE, (now,)).fetchall():
-            session.execute(sql.PROMOTE, (now,))
+            promoted = session.execute(sql.PROMOTE, (now,)).fetchall()
+            for group in {group for (group,) in promoted if group is not None}:
+                session.execute(sql.ADMIT, {"group": group})
         rows: list[Any] = []
         parameters: dict[str, Any] = {
             "consumer": consumer,

@@ -92,6 +92,7 @@ class Place:
             processes.SYSTEM: self.system,
             "PQ_LOCK": str(self.lock),
             "PQ_URL": self.url,
+            "PQ_FOLDER": str(self.folder),
             "PYTHONUNBUFFERED": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             # The notebooks run in this Python, whatever kernels the user has installed elsewhere.
