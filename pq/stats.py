@@ -90,6 +90,13 @@ def summary(queue: PersistentQInterface, minutes: int = 5, now: datetime | None 
     )
 
 
+def why_blocked(queue: PersistentQInterface, job: Job) -> str:
+    """What a blocked job waits for: `group study runs 4 of at most 4`; empty for any other job."""
+    if job.status is not Status.BLOCKED:
+        return ""
+    return next((str(limit) for limit in queue.group_limits() if limit.group == job.group), "")
+
+
 def throughput(queue: PersistentQInterface, minutes: int = 60, now: datetime | None = None) -> list[Point]:
     """One point for each of the last `minutes` minutes, oldest first, the present one last; gaps are 0."""
     last = (now or datetime.now(UTC)).replace(second=0, microsecond=0)
