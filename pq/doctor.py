@@ -38,9 +38,7 @@ class Finding:
 
 @runtime_checkable
 class Examinable(Protocol):
-    """A backend that can tell about its database; PersistentQSQLite does."""
-
-    path: Path
+    """A backend that can tell about its database; one in a file has its `path` too."""
 
     def health(self, *, full: bool = False) -> Mapping[str, Any]:
         """The facts by name; `full` reads every page."""
@@ -54,6 +52,10 @@ def examine(queue: PersistentQInterface, *, full: bool = False) -> list[Finding]
     if not isinstance(queue, Examinable):
         return [Finding("database", "ok", f"{queue.url} answers; its server looks after it")]
     facts = dict(queue.health(full=full))
+    if not hasattr(queue, "path"):
+        from pq.doctor_server import judge_server, with_host_clock
+
+        return judge_server(with_host_clock(facts))
     blocked = bool(facts["wal_blocked_frames"])
     return judge(
         facts
@@ -116,17 +118,17 @@ def free_disk(facts: Mapping[str, Any]) -> Finding:
         return Finding(
             "free disk",
             "error",
-            f"{_megabytes(free)} free, less than the reserve of {_megabytes(reserve)}: new jobs are refused",
+            f"{megabytes(free)} free, less than the reserve of {megabytes(reserve)}: new jobs are refused",
             "`pq delete-files --all` or `pq prune --older-than 7d`, or free space by other means",
         )
     if free < 4 * reserve:
         return Finding(
             "free disk",
             "warning",
-            f"{_megabytes(free)} free; below {_megabytes(reserve)} new jobs are refused",
+            f"{megabytes(free)} free; below {megabytes(reserve)} new jobs are refused",
             "`pq delete-files --all` or `pq prune --older-than 7d`, or free space by other means",
         )
-    return Finding("free disk", "ok", f"{_megabytes(free)} free, reserve {_megabytes(reserve)}")
+    return Finding("free disk", "ok", f"{megabytes(free)} free, reserve {megabytes(reserve)}")
 
 
 def sqlite_version(facts: Mapping[str, Any]) -> Finding:
@@ -193,19 +195,19 @@ def wal(facts: Mapping[str, Any]) -> Finding:
     size, blocked = facts["wal_bytes"], facts["wal_blocked_frames"]
     if blocked is None:
         return Finding(
-            "WAL", "warning", f"{_megabytes(size)}; another process is checkpointing now", "`pq checkpoint`"
+            "WAL", "warning", f"{megabytes(size)}; another process is checkpointing now", "`pq checkpoint`"
         )
     if blocked:
         return Finding(
             "WAL",
             "warning" if size < LARGE_WAL_BYTES else "error",
-            f"{_megabytes(size)}, of which {blocked} pages cannot be moved: a process reads an old state and "
+            f"{megabytes(size)}, of which {blocked} pages cannot be moved: a process reads an old state and "
             f"holds it open, most often an unfinished query in a notebook{_held_by(facts)}",
             "end that query or process, then `pq checkpoint`",
         )
     if size >= LARGE_WAL_BYTES:
-        return Finding("WAL", "warning", f"{_megabytes(size)}: it grew and was not shrunk", "`pq checkpoint`")
-    return Finding("WAL", "ok", f"{_megabytes(size)}, no reader holds it")
+        return Finding("WAL", "warning", f"{megabytes(size)}: it grew and was not shrunk", "`pq checkpoint`")
+    return Finding("WAL", "ok", f"{megabytes(size)}, no reader holds it")
 
 
 def _held_by(facts: Mapping[str, Any]) -> str:
@@ -274,7 +276,7 @@ def free_pages(facts: Mapping[str, Any]) -> Finding:
     """How much of the file holds nothing."""
     size = facts["page_count"] * facts["page_size"]
     unused = facts["freelist_count"] * facts["page_size"]
-    text = f"{_megabytes(size)}, of which {_megabytes(unused)} are free for new jobs"
+    text = f"{megabytes(size)}, of which {megabytes(unused)} are free for new jobs"
     if unused > FREE_PAGES_BYTES and unused > FREE_PAGES_SHARE * size:
         return Finding(
             "file size",
@@ -359,5 +361,6 @@ def _some(words: Sequence[str]) -> str:
     return ", ".join(words[:SHOWN]) + more
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
+    """A size for a person."""
     return f"{size / MEGABYTE:,.1f} MB" if size < 1_000 * MEGABYTE else f"{size / 2**30:,.1f} GB"

@@ -65,6 +65,7 @@ def test_nothing_is_lost_or_completed_twice_when_the_server_is_killed_under_load
         try:
             for name in ("consumer-1", "consumer-2"):
                 consumers.start(name)
+            wait_for(lambda: len(page.consumers()) == 2, what="both consumers")
             for _ in range(kills):
                 done = page.counts()["completed"]
                 wait_for(lambda before=done: page.counts()["completed"] > before + 20, what="work")

@@ -161,8 +161,9 @@ class Store(PersistentQInterface):
                 target.unlink()
             raise StorageError(f"cannot back up: {' '.join(done.stderr.split())[:500]}")
 
-    def health(self) -> dict[str, Any]:
-        """What `pq doctor` judges."""
+    def health(self, *, full: bool = False) -> dict[str, Any]:
+        """What `pq doctor` judges; the server itself looks after its pages."""
+        del full
         rows = self._session.rows
         facts: dict[str, Any] = dict(zip(
             ("version", "is_replica", "fsync", "synchronous_commit", "max_connections", "connections",
