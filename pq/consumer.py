@@ -109,6 +109,8 @@ def consume(
                 consumer.work()
         finally:
             books.give_back()
+        if stop.error is not None:
+            raise stop.error
         ended = stop.reason or consumer.ended
         shown.finish(watch.facts() | {"consumer": f"ended: {ended}"})
         return Summary(

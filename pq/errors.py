@@ -71,6 +71,10 @@ class StorageError(PQError, OSError):
     """The database cannot be opened, read or written: full, locked, read-only, damaged, or not ours."""
 
 
+class FileGoneError(StorageError):
+    """The file of an open queue was deleted, moved or replaced: nothing that is stored there would last."""
+
+
 class MovedError(StorageError):
     """The queue has moved, or is being moved, to the place that the message names; nothing was changed."""
 

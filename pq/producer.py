@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pq.display import Display, open_display
-from pq.errors import InvalidJobError, MovedError, StorageError
+from pq.errors import FileGoneError, InvalidJobError, MovedError, StorageError
 from pq.factory import connect
 from pq.interface import PersistentQInterface
 from pq.job import NewJob
@@ -196,7 +196,7 @@ class _Producer:
             self._read_interval()
             doing = f"{self.jobs} jobs, every {self.interval:g} s"
             stop = self.queue.beat_consumer(self.identity, "cannot enqueue" if self.failures else doing)
-        except MovedError:  # waiting would not bring the queue back
+        except (FileGoneError, MovedError):  # waiting would not bring the queue back
             raise
         except StorageError as error:
             log.warning("%s cannot reach the queue: %s", self.name, error)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from pq import values
 from pq.display import plain
-from pq.errors import InvalidJobError, MovedError, StorageError
+from pq.errors import FileGoneError, InvalidJobError, MovedError, StorageError
 from pq.interface import PersistentQInterface
 from pq.job import Job
 from pq.notebook.runs import after_settling
@@ -30,6 +30,7 @@ class Stop:
         self.event = threading.Event()
         self.reason = ""
         self.since: float | None = None
+        self.error: StorageError | None = None
         self.forced = False
 
     def request(self, reason: str) -> None:
@@ -144,7 +145,7 @@ class Books:
         while True:
             try:
                 return ask()
-            except MovedError:  # waiting would not bring the queue back
+            except (FileGoneError, MovedError):  # waiting would not bring the queue back
                 raise
             except StorageError as error:
                 if time.monotonic() >= give_up_at or self._stop.forced:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Self
 
 from pq.display import Display, plain
-from pq.errors import CancelRequestedError, LeaseLostError, MovedError, StorageError
+from pq.errors import CancelRequestedError, FileGoneError, LeaseLostError, MovedError, StorageError
 from pq.interface import PersistentQInterface
 from pq.notebook.runs import close_runs
 from pq.records import Outcome
@@ -130,6 +130,9 @@ class Watch:
         try:
             duty.action()
             duty.failing = False
+        except FileGoneError as error:
+            self._stop.error = error
+            self._stop.request(str(error))
         except MovedError as error:
             self._stop.request(str(error))
         except StorageError as error:

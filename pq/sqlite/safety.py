@@ -114,5 +114,10 @@ def create_private(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
         return
+    except StorageError:  # by the hook above
+        raise StorageError(
+            f"cannot create {path}: it was deleted while this process has it open; close that queue first, "
+            "or restart the process or kernel"
+        ) from None
     except OSError as error:
         raise StorageError(f"cannot create {path}: {error.strerror}") from None

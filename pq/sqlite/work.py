@@ -30,6 +30,7 @@ class PersistentQSQLite(Store, Acting):
     """The queue in one SQLite file, by way of sqlite-utils."""
 
     filters = sql.FILTERS
+    with_index = "jobs indexed by {index}"
 
     def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Job]:
         """Store all of the jobs, or none, in one durable transaction."""
@@ -313,8 +314,10 @@ class PersistentQSQLite(Store, Acting):
 
     def unregister_consumer(self, consumer_id: str) -> None:
         """Drop its presence; the rescue that takes the jobs which it leaves behind enters it as ended."""
-        session = self._session
-        with session.write():
-            session.execute(sql.UNREGISTER, {"now": self.clock.now(), "consumer": consumer_id})
-        presence.drop(self._presence_path(consumer_id))
-        self._incarnations = {name: id_ for name, id_ in self._incarnations.items() if id_ != consumer_id}
+        try:
+            session = self._session
+            with session.write():
+                session.execute(sql.UNREGISTER, {"now": self.clock.now(), "consumer": consumer_id})
+        finally:  # the next rescue takes back what it could not give back
+            presence.drop(self._presence_path(consumer_id))
+            self._incarnations = {name: id_ for name, id_ in self._incarnations.items() if id_ != consumer_id}
