@@ -114,7 +114,7 @@ def throughput(queue: PersistentQInterface, minutes: int = 60, now: datetime | N
 
 
 def frame(queue: PersistentQInterface, /, *, limit: int | None = None, **filters: Any) -> pd.DataFrame:
-    """Jobs as a DataFrame, newest first; the columns are those that `PersistentQInterface.frame` names.
+    """Jobs as a DataFrame; the columns are those that `PersistentQInterface.frame` names.
 
     An empty answer has the same columns and dtypes.
     """
@@ -139,7 +139,7 @@ def _pages(queue: PersistentQInterface, limit: int | None, filters: dict[str, An
         yield from jobs
         if len(jobs) < size:
             return
-        after = jobs[-1].id
+        after = jobs[-1]
         limit = None if limit is None else limit - size
 
 

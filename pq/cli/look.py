@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pq.records import Action, Bucket, Consumer
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many jobs.")]
-After = Annotated[int | None, typer.Option("--after", help="The next page: older than the job of this id.")]
+After = Annotated[int | None, typer.Option("--after", help="The next page: behind the job of this id.")]
 JOB_HEADINGS = (
     "id",
     "status",
@@ -45,6 +45,9 @@ def list_jobs(
     tag: invocation.OfTag = None,
     group: invocation.OfGroup = None,
     search: invocation.Search = None,
+    order: invocation.Ordered = "newest",
+    finished_after: invocation.FinishedAfter = None,
+    finished_before: invocation.FinishedBefore = None,
     limit: Limit = 50,
     after: After = None,
     *,
@@ -64,6 +67,9 @@ def list_jobs(
             tag=tag,
             group=group,
             search=search,
+            order=order,
+            finished_after=invocation.past(finished_after, "finished-after"),
+            finished_before=invocation.past(finished_before, "finished-before"),
             after=after,
             limit=limit,
         )
