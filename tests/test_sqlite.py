@@ -261,6 +261,19 @@ def test_a_reader_does_not_keep_the_wal_from_shrinking(tmp_path):
         assert queue.checkpoint() == 0
 
 
+def test_a_checkpoint_does_not_keep_the_writers_waiting_for_a_long_reader(tmp_path):
+    with pq.connect(tmp_path / "queue.db") as queue, pq.connect(tmp_path / "queue.db") as reader:
+        queue.enqueue("stamp")
+        with reader._session.snapshot():
+            reader._session.rows("select * from jobs")
+            queue.enqueue("stamp")
+            began = time.monotonic()
+            assert queue.checkpoint() > 0
+            assert time.monotonic() - began < BUSY_TIMEOUT_SECONDS
+        assert queue._session.rows("pragma busy_timeout")[0][0] == BUSY_TIMEOUT_SECONDS * 1000
+        assert queue.checkpoint() == 0
+
+
 def test_another_process_wakes_a_waiting_consumer(tmp_path):
     path = str(tmp_path / "queue.db")
     with pq.connect(path) as queue:
