@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 
 import psutil
@@ -18,6 +19,7 @@ from pq import NewJob
 from pq.sql import statements
 from pq.sqlite import PersistentQSQLite, presence, schema, sql
 from pq.sqlite.gate import WriteGate
+from pq.sqlite.session import BUSY_TIMEOUT_SECONDS
 
 # -- the gate -------------------------------------------------------------------------------------
 

@@ -26,14 +26,7 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("power cuts", ("-m", "tests.faults.powercut", "--images", "50000")),
     ("I/O errors", ("-m", "tests.faults.io_errors", "--runs", "8000", "--seed", "2")),
     ("contention", ("-m", "tests.faults.contention", "--seconds", "60")),
-    (
-        "checkpoints at once",
-        (
-            "-m",
-            "tests.faults.contention",
-            *"--seconds 60 --writers 4 --checkpointers 2 --wal-pages 1".split(),
-        ),
-    ),
+    ("checkpoints at once", ("-m", "tests.faults.contention", "--seconds", "60", "--hunt")),
     ("clocks", ("-m", "tests.faults.clocks", "--deep")),
     ("simulation", ("-m", "tests.faults.simulation", "--seeds", "5000")),
     (
