@@ -24,8 +24,8 @@ class SystemClock:
     """The host's own clocks."""
 
     def now(self) -> float:
-        """Wall time, UTC."""
-        return time.time()
+        """Wall time, UTC, in whole microseconds: what a datetime can hold, so that both sort alike."""
+        return round(time.time(), 6)
 
     def monotonic(self) -> float:
         """System-wide on Linux, macOS and Windows."""

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
-    from types import TracebackType
 
     import pandas as pd
 
+    from pq.listing import Order
     from pq.records import Settled
 
 LEASE = timedelta(seconds=30)
@@ -198,17 +198,11 @@ class PersistentQInterface(ABC):
 
     @abstractmethod
     def wait_for_work(self, timeout: timedelta, stop: threading.Event | None = None) -> bool:
-        """Sleep until something was written, a scheduled job is due, `stop` is set, or `timeout`.
-
-        True when there may be work.
-        """
+        """Sleep until `stop`, `timeout`, or there may be work (True): a write, or a scheduled job is due."""
 
     @abstractmethod
     def register_consumer(self, name: str, queues: Sequence[str] = DEFAULT_QUEUES) -> str:
-        """Enter a new incarnation of a consumer and return its uuid.
-
-        While this process lives its jobs are kept; when it dies they are rescued at once.
-        """
+        """Enter an incarnation, return its uuid; its jobs are kept while this process lives, then rescued."""
 
     @abstractmethod
     def beat_consumer(self, consumer_id: str, doing: str) -> bool:
@@ -239,12 +233,20 @@ class PersistentQInterface(ABC):
         tag: str | None = None,
         group: str | None = None,
         search: str | None = None,
-        after: int | None = None,
+        order: Order = "newest",
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        after: Job | int | None = None,
+        within: int | None = None,
         limit: int = 50,
     ) -> builtins.list[Job]:
-        """Jobs, newest first; the next page is `after` the id of the last one.
+        """Jobs, newest first; the next page is `after` the last one.
 
-        `search` is `id:7`, or text within parameters, error, task or key of the newest 100,000 jobs.
+        `search` is `id:7`, or text within parameters, error, task or key. Other orders: `oldest`; `finished`,
+        latest first; `due`, the scheduled ones; `priority`, the pending ones, highest first. The finishing
+        time is from `finished_after` on, and before `finished_before`. At most `within` jobs from `after` on
+        are looked at: 100,000 when searching. Where `after` is an id and the order is no longer that job's,
+        JobNotFoundError or InvalidJobError says so; a Job knows its place by itself.
         """
 
     def pending(self, limit: int = 50) -> builtins.list[Job]:
@@ -296,7 +298,7 @@ class PersistentQInterface(ABC):
         """Sleep until the job has finished and return it. Raises WaitTimeoutError."""
 
     def frame(self, *, limit: int | None = None, **filters: Any) -> pd.DataFrame:
-        """Jobs as a DataFrame, newest first, filtered as in `list`.
+        """Jobs as a DataFrame, filtered and in the order that `list` is asked for.
 
         Columns: id (int64, the index); task, queue, status, consumer, group, error, message (str);
         priority, attempt, max_attempts (int64); progress (float64); parameters, result, tags (object);
@@ -391,10 +393,5 @@ class PersistentQInterface(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

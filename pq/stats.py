@@ -90,6 +90,13 @@ def summary(queue: PersistentQInterface, minutes: int = 5, now: datetime | None 
     )
 
 
+def why_blocked(queue: PersistentQInterface, job: Job) -> str:
+    """What a blocked job waits for: `group study runs 4 of at most 4`; empty for any other job."""
+    if job.status is not Status.BLOCKED:
+        return ""
+    return next((str(limit) for limit in queue.group_limits() if limit.group == job.group), "")
+
+
 def throughput(queue: PersistentQInterface, minutes: int = 60, now: datetime | None = None) -> list[Point]:
     """One point for each of the last `minutes` minutes, oldest first, the present one last; gaps are 0."""
     last = (now or datetime.now(UTC)).replace(second=0, microsecond=0)
@@ -107,7 +114,7 @@ def throughput(queue: PersistentQInterface, minutes: int = 60, now: datetime | N
 
 
 def frame(queue: PersistentQInterface, /, *, limit: int | None = None, **filters: Any) -> pd.DataFrame:
-    """Jobs as a DataFrame, newest first; the columns are those that `PersistentQInterface.frame` names.
+    """Jobs as a DataFrame; the columns are those that `PersistentQInterface.frame` names.
 
     An empty answer has the same columns and dtypes.
     """
@@ -132,7 +139,7 @@ def _pages(queue: PersistentQInterface, limit: int | None, filters: dict[str, An
         yield from jobs
         if len(jobs) < size:
             return
-        after = jobs[-1].id
+        after = jobs[-1]
         limit = None if limit is None else limit - size
 
 

@@ -128,7 +128,7 @@ def due_seconds(job: NewJob, now: float) -> float:
         raise InvalidJobError("give delay or due_at, not both")
     if job.due_at is not None:
         return moment(job.due_at, "due_at")
-    return now if job.delay is None else now + seconds(job.delay, "delay")
+    return now if job.delay is None else round(now + seconds(job.delay, "delay"), 6)
 
 
 def error_text(error: BaseException | str) -> str:

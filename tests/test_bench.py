@@ -33,6 +33,7 @@ def test_throughput_measures_every_contender_that_is_installed(tmp_path: Path) -
     ("script", "told"),
     [
         ("scale", ["| claim |", "| counts |", "1,000 and 2,000 scheduled"]),
+        ("costs", ["| pq: claim and finish by 100 |", "| pq: bytes of a finished job |"]),
         ("wake", ["| idle consumer | < 2 % of a core |", "another process"]),
         ("startup", ["| pq list, more than python | <= 0.5 s |", "| pq list --json |"]),
     ],

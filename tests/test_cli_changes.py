@@ -55,6 +55,16 @@ def test_a_limit_of_a_group_is_set_shown_and_lifted(run: CommandLine, jobs: Pers
     assert (run("limit", "g", "many").exit_code, run("limit", "g", "0").exit_code) == (2, 1)
 
 
+def test_who_waits_for_its_group_is_told_so(run: CommandLine, jobs: PersistentQInterface) -> None:
+    jobs.limit_group("study", 1)
+    for _ in range(3):
+        jobs.enqueue("stamp", group="study")
+    assert "waits         group study runs 1 of at most 1\n" in run("show", "3").output
+    assert "waits" not in run("show", "1").output
+    assert "blocked 2" in run("monitor").output
+    assert [job["id"] for job in answer(run("list", "--status", "blocked", "--json"))] == [3, 2]
+
+
 def test_cancelling_a_running_job_says_that_its_consumer_has_to_stop_it(
     run: CommandLine, jobs: PersistentQInterface
 ) -> None:

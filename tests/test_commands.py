@@ -8,6 +8,7 @@ from entering import enter
 
 import pq
 from pq.errors import InvalidJobError, NotebookError, PQError
+from pq.records import GroupLimit
 from pq.widgets import AdminBoard, actions, executed, undoing
 from pq.widgets.actions import Actions, RefusedError
 from pq.widgets.commands import Commands, parameters
@@ -165,6 +166,20 @@ def test_a_queue_is_paused_and_resumed_with_who_and_why(queue, commands):
     assert [(one.verb, one.who, one.target) for one in queue.actions()] == [
         ("resume", "anna", "mail"),
         ("pause", "anna", "mail"),
+    ]
+
+
+def test_a_group_is_limited_and_freed_with_who_and_why(queue, commands):
+    commands.limit({"group": "study", "most": "4", "reason": "memory"})
+    assert queue.group_limits() == [GroupLimit("study", 4, 0, 0)]
+    for wrong in ("0", "-1", "many", "1.5"):
+        with pytest.raises(InvalidJobError):
+            commands.limit({"group": "study", "most": wrong})
+    commands.limit({"group": "study", "most": ""})
+    assert queue.group_limits() == []
+    assert [(one.verb, one.who, one.target, one.reason) for one in queue.actions()] == [
+        ("limit_group", "anna", "study: no limit", None),
+        ("limit_group", "anna", "study: at most 4", "memory"),
     ]
 
 

@@ -724,6 +724,10 @@ def test_bad_questions_are_refused(queue):
         lambda: queue.list(status="lost"),
         lambda: queue.list(limit=0),
         lambda: queue.list(search="id:x"),
+        lambda: queue.list(order="random"),
+        lambda: queue.list(within=0),
+        lambda: queue.list(finished_after="yesterday"),
+        lambda: queue.list(finished_before=datetime(2030, 1, 1)),  # noqa: DTZ001  # that is refused
         lambda: queue.dequeue(""),
         lambda: queue.dequeue_many("c", 0),
         lambda: queue.dequeue("c", queues="default"),

@@ -15,7 +15,7 @@ FILES = sorted((ROOT / "pq").rglob("*.py"))
 FLOORS = [
     ["pq.errors", "pq.clock"],
     ["pq.job"],
-    ["pq.records", "pq.values", "pq.settings", "pq.transfer"],
+    ["pq.records", "pq.values", "pq.settings", "pq.listing", "pq.transfer"],
     ["pq.interface"],
     ["pq.sql"],
     ["pq.sqlite", "pq.postgresql"],

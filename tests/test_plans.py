@@ -1,12 +1,16 @@
 """Which index a statement reads: a wrong one is right with ten jobs and too slow with a hundred thousand."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import pq
-from pq.sql import statements
-from pq.sqlite import sql
+from pq.job import Status
+from pq.listing import asked
+from pq.sql import listing, statements
+from pq.sqlite import PersistentQSQLite, sql
 
 PARAMETERS = {"queue": "default", "consumer": "c", "limit": 1, "id": 1, "token": 1, "now": 0.0}
 PARAMETERS |= dict.fromkeys(("task", "status", "tags", "group", "error", "before"), "x")
@@ -45,3 +49,38 @@ def test_a_statement_reads_its_own_index(tmp_path: Path, name: str, index: str) 
         plan = [row[3] for row in db.conn.execute(f"explain query plan {statement}", parameters)]
     assert [line for line in plan if f"INDEX {index} " in f"{line} "], plan
     assert not [line for line in plan if "jobs_status" in line or line.startswith("SCAN jobs")], plan
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ({}, "INTEGER PRIMARY KEY (rowid<?)"),
+        ({"order": "oldest"}, "INTEGER PRIMARY KEY (rowid>?)"),
+        ({"status": "failed"}, "INDEX jobs_status (status=? AND id<?)"),
+        ({"status": ["failed", "pending"]}, "INDEX jobs_status (status=? AND id<?)"),
+        ({"group": "g"}, "INDEX jobs_group (job_group=? AND id<?)"),
+        ({"order": "finished"}, "INDEX jobs_finished (status=? AND finished_at"),
+        ({"order": "due"}, "INDEX jobs_due (due_at>?)"),
+        ({"order": "priority"}, "INDEX jobs_priority (priority=? AND id>?)"),
+        ({"order": "priority"}, "INDEX jobs_priority (priority<?)"),
+        ({"order": "due", "tag": "t", "within": 9}, "INDEX jobs_due (due_at>?)"),
+    ],
+    ids=str,
+)
+def test_a_page_of_each_order_is_a_range_of_one_index_without_sorting(
+    tmp_path: Path, filters: dict[str, object], index: str
+) -> None:
+    with pq.connect(tmp_path / "queue.db") as queue, queue.transaction() as db:
+        last = {"status": Status.COMPLETED, "finished_at": datetime.now(UTC)}
+        last |= {"due": {"status": Status.SCHEDULED}, "priority": {"status": Status.PENDING}}.get(
+            str(filters.get("order")), {}
+        )
+        job = replace(queue.enqueue("stamp"), **last)
+        given = dict.fromkeys(("status", "search", "finished_after", "finished_before", "within"))
+        page = asked(queue.get, **{"order": "newest", "after": job, "limit": 50} | given | filters)
+        plans = [
+            [row[3] for row in db.conn.execute(f"explain query plan {statement}", values)]
+            for statement, values in listing.statements(page, sql.FILTERS, PersistentQSQLite.with_index)
+        ]
+    assert any(index in line for plan in plans for line in plan), plans
+    assert not [line for plan in plans for line in plan if "TEMP B-TREE" in line], plans

@@ -122,6 +122,21 @@ def test_deep_and_long_and_odd_parameters_do_not_stop_a_page(queue, admin):
     json.dumps(admin.view, ensure_ascii=False).encode()
 
 
+def test_the_page_tells_of_limited_groups_at_work_and_of_the_one_it_shows(queue, admin):
+    blocked = enter(queue, "blocked")
+    queue.limit_group("idle", 3)
+    receive(admin, verb="show", id=blocked)
+    full = {"id": "full", "group": "full", "most": 1, "running": 1, "blocked": 1}
+    assert admin.view["groups"] == [full]
+    assert admin.view["detail"]["waits"] == "group full runs 1 of at most 1"
+    receive(admin, verb="filter", group="other")
+    assert admin.view["groups"] == [full, {"id": "other", "group": "other", "most": None}]
+    receive(admin, verb="filter", search="group:idle")
+    assert [group["most"] for group in admin.view["groups"]] == [1, 3]
+    receive(admin, verb="limit", group="full", most="")
+    assert (queue.get(blocked).status, admin.view["detail"]["waits"]) == (Status.PENDING, "")
+
+
 def test_a_page_that_rests_sends_the_same_view(queue, clock, admin):
     clock.wall = time.time() - 100
     enter(queue, "failed")

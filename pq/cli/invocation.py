@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ import typer
 
 from pq.cli.terminal import safe
 from pq.errors import InvalidJobError, PQError, StorageError
+from pq.listing import Order
 
 if TYPE_CHECKING:
     from pq.interface import PersistentQInterface
@@ -39,6 +40,13 @@ Delay = Annotated[str | None, typer.Option("--delay", help="Due after 30s, 5m, 2
 MaxAttempts = Annotated[int | None, typer.Option("--max-attempts", help="Attempts before it is failed.")]
 Timeout = Annotated[str | None, typer.Option("--timeout", help="Time limit of one attempt.", metavar="TIME")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")]
+Ordered = Annotated[
+    Order,
+    typer.Option("--order", help="Of all jobs, or of those that have finished, are due, or pending."),
+]
+_WHEN = "as 2h (that long ago) or 2030-01-31T18:00"
+FinishedAfter = Annotated[str | None, typer.Option(help=f"Finished then or later, {_WHEN}.", metavar="TIME")]
+FinishedBefore = Annotated[str | None, typer.Option(help=f"Finished earlier, {_WHEN}.", metavar="TIME")]
 Pause = Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two pictures.")]
 
 PAGE = 1_000
@@ -133,6 +141,15 @@ def moment(text: str, what: str) -> datetime:
         raise InvalidJobError(
             f"{what} must be a time such as 2030-01-31T18:00 or 2030-01-31T18:00:00+00:00, not {text!r:.50}"
         ) from None
+
+
+def past(text: str | None, what: str) -> datetime | None:
+    """`2h` (that long ago), or a time as `moment` takes it."""
+    if text is None:
+        return None
+    if re.fullmatch(r"[0-9].*[smhdw]", text):
+        return datetime.now(UTC) - duration(text, what)
+    return moment(text, what)
 
 
 def plain(value: Any) -> Any:

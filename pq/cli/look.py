@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pq.records import Action, Bucket, Consumer
 
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many jobs.")]
-After = Annotated[int | None, typer.Option("--after", help="The next page: older than the job of this id.")]
+After = Annotated[int | None, typer.Option("--after", help="The next page: behind the job of this id.")]
 JOB_HEADINGS = (
     "id",
     "status",
@@ -45,6 +45,9 @@ def list_jobs(
     tag: invocation.OfTag = None,
     group: invocation.OfGroup = None,
     search: invocation.Search = None,
+    order: invocation.Ordered = "newest",
+    finished_after: invocation.FinishedAfter = None,
+    finished_before: invocation.FinishedBefore = None,
     limit: Limit = 50,
     after: After = None,
     *,
@@ -64,6 +67,9 @@ def list_jobs(
             tag=tag,
             group=group,
             search=search,
+            order=order,
+            finished_after=invocation.past(finished_after, "finished-after"),
+            finished_before=invocation.past(finished_before, "finished-before"),
             after=after,
             limit=limit,
         )
@@ -155,18 +161,21 @@ def show_job(
     as_json: AsJson = False,
 ) -> None:
     """Show one job with its result, its attempts and their tracebacks, and what people did to it."""
+    from pq.stats import why_blocked
+
     with opened(context) as jobs:
         job, attempts, actions = jobs.get(job_id), jobs.attempts(job_id), jobs.actions(job_id)
+        waits = why_blocked(jobs, job)
     if as_json:
         write_json(plain(job) | {"attempts": plain(attempts), "actions": plain(actions)})
         return
-    for name, value in _properties(job):
+    for name, value in _properties(job, waits):
         print(f"{name:<13} {block(value).replace(chr(10), chr(10) + ' ' * 14)}")  # noqa: T201  # output
     _show_attempts(attempts)
     _show_actions(actions)
 
 
-def _properties(job: "Job") -> list[tuple[str, str]]:
+def _properties(job: "Job", waits: str) -> list[tuple[str, str]]:
     import json
 
     def pretty(value: Any) -> str:
@@ -176,6 +185,7 @@ def _properties(job: "Job") -> list[tuple[str, str]]:
         ("job", job.id),
         ("task", job.task),
         ("status", job.status.value + (" (cancel requested)" if job.cancel_requested else "")),
+        ("waits", waits),
         ("queue", job.queue),
         ("priority", job.priority),
         ("attempt", f"{job.attempt} of {job.max_attempts}"),

@@ -112,7 +112,8 @@ def throughput_line(numbers: "Summary") -> str:
 
 
 def _queue_table(numbers: "Summary") -> Any:
-    columns = (Status.SCHEDULED, Status.PENDING, Status.PROCESSING, Status.FAILED)
+    blocked = [Status.BLOCKED] if any(queue.counts[Status.BLOCKED] for queue in numbers.queues) else []
+    columns = (*blocked, Status.SCHEDULED, Status.PENDING, Status.PROCESSING, Status.FAILED)
     rows = [
         (
             safe(queue.name),

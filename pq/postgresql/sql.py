@@ -13,11 +13,10 @@ NOW = f"select {_SERVER}"
 
 # A list comes as JSON, and `ilike` knows no case.
 FILTERS = statements.FILTERS | {
-    "statuses": "status in (select json_array_elements_text(cast(:statuses as json)))",
-    "tag": "exists (select 1 from json_array_elements_text(cast(tags as json)) as one where one = :tag)",
-    "search": r"""id > (select coalesce(max(id), 0) - 100000 from jobs)
-        and (task ilike :search escape '\' or unique_key ilike :search escape '\'
-            or parameters ilike :search escape '\' or error ilike :search escape '\')""",
+    "tag": "tags <> '[]' and "
+    "exists (select 1 from json_array_elements_text(cast(tags as json)) as one where one = :tag)",
+    "search": r"(task ilike :search escape '\' or unique_key ilike :search escape '\' "
+    r"or parameters ilike :search escape '\' or error ilike :search escape '\')",
 }
 
 _MOMENT = f"""

@@ -1,31 +1,32 @@
 """What people and pages see: jobs, counts, attempts, consumers, actions."""
 
 import builtins
-import json
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
 from pq import values
-from pq.errors import InvalidJobError, JobNotFoundError
+from pq.errors import JobNotFoundError
 from pq.interface import PersistentQInterface
 from pq.job import Attempt, Job, Status
+from pq.listing import Order, asked, sort_key
 from pq.records import Action, Bucket, Consumer, Count, GroupLimit, QueueState
+from pq.sql import listing, statements
 from pq.sql import rows as to
-from pq.sql import statements
 from pq.sql.session import Session
 from pq.values import to_datetime
 
 LARGEST_ID = 2**63 - 1
-LARGEST_PAGE = 10_000
-MOST_CONSUMERS = 100
+MOST_CONSUMERS, MOST_LIVE = 100, 10_000
 
 
 class Looking(PersistentQInterface):
     """Reads: each one short and complete, because a reader that lingers keeps others from tidying up."""
 
     filters: ClassVar[Mapping[str, str]] = statements.FILTERS
+    with_index: ClassVar[str] = "jobs"
+    """How a statement names the table and the index to be read; the server chooses by itself."""
 
     # -- what a backend gives -----------------------------------------------------------------------
 
@@ -66,30 +67,34 @@ class Looking(PersistentQInterface):
         tag: str | None = None,
         group: str | None = None,
         search: str | None = None,
-        after: int | None = None,
+        order: Order = "newest",
+        finished_after: datetime | None = None,
+        finished_before: datetime | None = None,
+        after: Job | int | None = None,
+        within: int | None = None,
         limit: int = 50,
     ) -> builtins.list[Job]:
-        """Jobs, newest first, by keyset pages."""
-        limit = values.whole(limit, "limit", least=1)
-        parameters: dict[str, Any] = {
-            "after": LARGEST_ID if after is None else values.job_id(after),
-            "limit": min(limit, LARGEST_PAGE),
-        }
-        chosen: dict[str, Any] = {
-            "queue": queue,
-            "task": task,
-            "consumer": consumer,
-            "tag": tag,
-            "group": group,
-        }
-        chosen |= _status_filter(status) | _search_filter(search)
-        clauses = [statements.LIST]
-        for name, value in chosen.items():
-            if value is not None:
-                clauses.append(self.filters[name])
-                parameters[name] = values.storable(value) if isinstance(value, str) else value
-        statement = " and ".join(clauses) + " order by id desc limit :limit"
-        return self._read(statement, parameters)
+        """Jobs by keyset pages; see pq/sql/listing.py."""
+        page = asked(
+            self.get,
+            status=status,
+            search=search,
+            order=order,
+            finished_after=finished_after,
+            finished_before=finished_before,
+            after=after,
+            within=within,
+            limit=limit,
+            queue=queue,
+            task=task,
+            consumer=consumer,
+            tag=tag,
+            group=group,
+        )
+        found: dict[int, Job] = {}  # one that changes its status between two reads is found by both
+        for statement, parameters in listing.statements(page, self.filters, self.with_index):
+            found |= {job.id: job for job in self._read(statement, parameters)}
+        return sorted(found.values(), key=sort_key(order))[: page.limit]
 
     def _read(self, statement: str, parameters: Mapping[str, Any]) -> builtins.list[Job]:
         """Jobs as they are at one moment."""
@@ -142,7 +147,7 @@ class Looking(PersistentQInterface):
         """Live consumers by name, and with `ended` the latest that are gone."""
         rows = self._session.rows(
             statements.CONSUMERS,
-            {"ended": int(ended), "limit": MOST_CONSUMERS if ended else LARGEST_PAGE},
+            {"ended": int(ended), "limit": MOST_CONSUMERS if ended else MOST_LIVE},
         )
         present = self._present([row[0] for row in rows if row[9] is None])
         return [to.to_consumer(row, alive=row[0] in present) for row in rows]
@@ -161,23 +166,3 @@ class Looking(PersistentQInterface):
         ids = [row[0] for row in rows if row[-1]]
         large = self._apart(ids) if ids else {}
         return [to.to_job(row, large, existed=existed) for row in rows]
-
-
-def _status_filter(status: str | Sequence[str] | None) -> dict[str, str | None]:
-    if status is None:
-        return {}
-    if isinstance(status, str):
-        return {"status": values.status(status).value}
-    return {"statuses": json.dumps([values.status(one).value for one in status])}
-
-
-def _search_filter(search: str | None) -> dict[str, Any]:
-    if not search:
-        return {}
-    if search.startswith("id:"):
-        try:
-            return {"id": values.job_id(int(search[3:]))}
-        except ValueError:
-            raise InvalidJobError(f"search by id is written id:7, not {search!r:.50}") from None
-    text = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return {"search": f"%{text}%"}

@@ -14,16 +14,15 @@ where unique_key = :unique_key and unique_key is not null
     and status in ('blocked', 'scheduled', 'pending', 'processing')
 """
 
-LIST = f"select {COLUMNS} from jobs where id < :after"
-
-# One constant clause per filter of `list`; each backend adds `statuses`, `tag` and `search`.
+# One constant clause per filter of `list`; each backend adds `tag` and `search`.
 FILTERS = {
-    "status": "status = :status",
     "queue": "queue = :queue",
     "task": "task = :task",
     "consumer": "(consumer = :consumer or assigned_to = :consumer)",
     "group": "job_group = :group",
     "id": "id = :id",
+    "finished_after": "finished_at >= :finished_after",
+    "finished_before": "finished_at < :finished_before",
 }
 
 OLDEST_PENDING = """

@@ -66,7 +66,9 @@ create index jobs_status on jobs (status, id);
 create index jobs_ready on jobs (queue, priority desc, id) where status = 'pending' and assigned_to is null;
 create index jobs_assigned on jobs (assigned_to, queue, priority desc, id)
     where status = 'pending' and assigned_to is not null;
-create index jobs_due on jobs (due_at) where status = 'scheduled';
+create index jobs_priority on jobs (priority desc, id) where status = 'pending';
+create index jobs_due on jobs (due_at, id) where status = 'scheduled';
+create index jobs_finished on jobs (status, finished_at, id) where finished_at is not null;
 create unique index jobs_unique on jobs (unique_key)
     where unique_key is not null and status in ('blocked', 'scheduled', 'pending', 'processing');
 create index jobs_group on jobs (job_group, id) where job_group is not null;

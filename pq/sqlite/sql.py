@@ -199,9 +199,7 @@ VALUES = "select job_id, name, value from job_values where job_id in (select val
 
 # SQLite reads a list as JSON, and its `like` knows no case.
 FILTERS = statements.FILTERS | {
-    "statuses": "status in (select value from json_each(:statuses))",
-    "tag": "exists (select 1 from json_each(tags) where value = :tag)",
-    "search": """id > (select coalesce(max(id), 0) - 100000 from jobs)
-        and (task like :search escape '\\' or unique_key like :search escape '\\'
-            or parameters like :search escape '\\' or error like :search escape '\\')""",
+    "tag": "tags <> '[]' and exists (select 1 from json_each(tags) where value = :tag)",
+    "search": "(task like :search escape '\\' or unique_key like :search escape '\\' "
+    "or parameters like :search escape '\\' or error like :search escape '\\')",
 }

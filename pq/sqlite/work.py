@@ -30,6 +30,7 @@ class PersistentQSQLite(Store, Acting):
     """The queue in one SQLite file, by way of sqlite-utils."""
 
     filters = sql.FILTERS
+    with_index = "jobs indexed by {index}"
 
     def enqueue_many(self, jobs: Sequence[NewJob]) -> list[Job]:
         """Store all of the jobs, or none, in one durable transaction."""

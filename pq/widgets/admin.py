@@ -93,12 +93,8 @@ class AdminBoard(Board):
                 self._carry_out(self._actions.begin(message.get("nonce"), **answers))
             case "undo":
                 self._done(self._actions.undo(message.get("nonce")))
-            case "pause":
-                self._done(self._commands.pause(message))
-            case "resume":
-                self._done(self._commands.resume(message))
-            case "stop":
-                self._done(self._commands.stop(message))
+            case "pause" | "resume" | "limit" | "stop":
+                self._done(getattr(self._commands, verb)(message))
             case "enqueue":
                 job = self._commands.enqueue(message)
                 known = " was there already, with the same unique key" if job.existed else " enqueued"
@@ -174,6 +170,7 @@ class AdminBoard(Board):
             super()._read()
             | self._counts()
             | {
+                "groups": self._groups(),
                 "jobs": [rows.job_row(job, self._hiding) for job in page],
                 "filter": self._listing.filter.asked(),
                 "page": len(self._pages),
@@ -185,6 +182,19 @@ class AdminBoard(Board):
                 "whole": self._whole_page,
             }
         )
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Limited groups that are at work, and the one that the filter names."""
+        chosen = self._listing.filter.narrowed().group
+        limits = self._queue.group_limits()
+        found = [
+            rows.group_row(limit)
+            for limit in limits
+            if limit.running or limit.blocked or limit.group == chosen
+        ]
+        if chosen is not None and all(limit.group != chosen for limit in limits):
+            found.append({"id": chosen, "group": chosen, "most": None})
+        return found
 
     def _newer(self) -> int:
         """How many jobs came while the page was held, at most 100."""

@@ -42,6 +42,15 @@ class Commands:
         self._queue.resume(name, by=self._who)
         return f"queue {clean(name)} is open again"
 
+    def limit(self, message: Mapping[str, Any]) -> str:
+        """Limit a group, or lift its limit where no number is given."""
+        self._allow()
+        group = text(message.get("group", ""))
+        most = _whole(message.get("most", ""), "the limit")
+        self._queue.limit_group(group, most, reason=text(message.get("reason", "")) or None, by=self._who)
+        allowed = "no limit any more" if most is None else f"at most {most:,} pending or processing"
+        return f"group {clean(group)} has {allowed}"
+
     def stop(self, message: Mapping[str, Any]) -> str:
         """Ask one consumer, by its uuid, to stop."""
         self._allow()

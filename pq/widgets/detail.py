@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from pq.job import TRANSITIONS
+from pq.stats import why_blocked
 from pq.widgets.executed import runs
 from pq.widgets.hiding import clean
 from pq.widgets.rows import VERBS, job_row
@@ -32,6 +33,7 @@ def job_detail(queue: PersistentQInterface, job_id: int, hiding: Hiding) -> dict
         "message": clean(job.message or ""),
         "tags": list(job.tags),
         "group": job.group,
+        "waits": clean(why_blocked(queue, job)),
         "key": job.unique_key,
         "priority": job.priority,
         "timeout": job.timeout.total_seconds() if job.timeout else None,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pq.history import Key, Picture, Tally
     from pq.job import Job
-    from pq.records import Consumer
+    from pq.records import Consumer, GroupLimit
     from pq.stats import Summary
 
 VERBS = ("resubmit", "assign", "mark_failed", "cancel", "delete")
@@ -56,6 +56,12 @@ def consumer_row(consumer: Consumer) -> dict[str, Any]:
         "heartbeat": consumer.heartbeat_at.timestamp(),
         "state": _consumer_state(consumer),
     }
+
+
+def group_row(limit: GroupLimit) -> dict[str, Any]:
+    """One group with a limit."""
+    return {"id": limit.group, "group": limit.group, "most": limit.max_running, "running": limit.running,
+            "blocked": limit.blocked}  # fmt: skip
 
 
 def summary_view(summary: Summary) -> dict[str, Any]:

@@ -21,6 +21,7 @@ LEASE = timedelta(seconds=LEASE_SECONDS)
 QUEUES = ("a", "b")
 NAMES = ("c1", "c2", "c3")
 KEYS = ("k1", "k2")
+GROUPS = ("g1", "g2")
 KINDS = ("well",) * 10 + ("error", "error", "final", "poison", "snooze", "release", "long", "hang", "stop")
 MOST_UNFINISHED = 14
 
@@ -53,6 +54,7 @@ def _new(process: Process) -> NewJob:
         delay=random.choice([None, None, None, None, 0.5, 20.0, 4000.0]),
         max_attempts=random.choice([1, 2, 3, 3]),
         unique_key=random.choice((None, None, None, *KEYS)),
+        group=random.choice((None, None, *GROUPS)),
     )
 
 
@@ -230,6 +232,8 @@ def meddle(process: Process) -> None:
                 ("delete", job),
                 ("pause", random.choice(QUEUES)),
                 ("resume", random.choice(QUEUES)),
+                ("limit_group", random.choice(GROUPS), random.choice([1, 1, 2, 3, None])),
+                ("limit_group", random.choice(GROUPS), random.choice([1, 1, 2, 3, None])),
                 ("stop_consumer", random.choice(NAMES)),
                 ("prune", timedelta(seconds=random.choice([20, 100]))),
                 *([("delete_all",)] if random.random() < 0.1 else []),

@@ -13,7 +13,7 @@ COLUMNS = (
 AFTER = {
     "completed": {"completed"},
     "failed": {"scheduled", "failed", "cancelled"},
-    "released": {"pending", "cancelled"},
+    "released": {"pending", "blocked", "cancelled"},
     "snoozed": {"scheduled", "cancelled"},
 }
 TAKING = {"dequeue_many", "settle"}
@@ -58,6 +58,7 @@ class Checker:
         self.world = world
         self.rows: dict[int, Row] = {}
         self.paused: set[str] = set()
+        self.limits: dict[str, int] = {}
         self.seen: set[int] = set()
         self.completed: set[tuple[int, int]] = set()
         self.claimed: dict[tuple[int, int], str] = {}
@@ -107,11 +108,10 @@ class Checker:
         elif old.is_running and new.lease_until != old.lease_until:
             self.demand(told == "heartbeat" or (verb == "open" and new.lease_until == -1), f"lease, {who}")
         if not old.is_running and new.status != old.status and not is_taken:
-            is_due = (old.status, new.status) == ("scheduled", "pending") and verb in TAKING
-            unblocked = old.status == "blocked" and new.status in ("pending", "scheduled")
-            # A group's next ones wait while its limit is reached.
-            blocked = new.status == "blocked" and old.status in ("pending", "scheduled")
-            self.demand(is_due or unblocked or blocked or verb in BY_A_PERSON, f"status, {who}")
+            is_due = old.status == "scheduled" and new.status in ("pending", "blocked") and verb in TAKING
+            unblocked = (old.status, new.status) == ("blocked", "pending")
+            turned_out = (old.status, new.status) == ("pending", "blocked") and verb == "limit_group"
+            self.demand(is_due or unblocked or turned_out or verb in BY_A_PERSON, f"status, {who}")
         if is_taken:
             self._taken(old, new, process, told, who)
         if new.status == "failed":
@@ -145,7 +145,7 @@ class Checker:
 
     def _may_be(self, row: Row, statuses: set[str]) -> bool:
         """Whether the row has such a status, or went on from there in the same transaction."""
-        if row.status == "pending" and "scheduled" in statuses:
+        if row.status in ("pending", "blocked") and "scheduled" in statuses:
             return row.due_at <= self.world.clock.wall
         return row.status in statuses or (row.is_running and bool(statuses & {"pending", "scheduled"}))
 
@@ -157,8 +157,10 @@ class Checker:
         self.demand(new.attempt == old.attempt + 1 - given_back, f"the attempt was not counted, {who}")
         self.demand(old.assigned_to in (None, new.consumer), f"assigned to another, {who}")
         self.demand(old.queue not in self.paused, f"from a paused queue, {who}")
-        self.demand(old.due_at <= self.world.clock.wall or old.status == "pending" or old.is_running,
+        self.demand(old.due_at <= self.world.clock.wall or old.status in ("pending", "blocked", "processing"),
                     f"before it was due, {who}")  # fmt: skip
+        running = sum(row.is_running and row.group == new.group for row in self.rows.values())
+        self.demand(running <= self.limits.get(new.group, running), f"the group had no room, {who}")
 
     def _whole(self, execute: Any) -> None:
         """What holds for the table as a whole."""
@@ -171,6 +173,13 @@ class Checker:
             for row in execute("select queue, task, status, jobs from counters where jobs > 0").fetchall()
         }
         self.demand(counted == Counter((row.queue, row.task, row.status) for row in rows), "wrong counters")
+        self.limits = dict(execute("select job_group, max_running from group_limits").fetchall())
+        inside = Counter((row.group, row.status) for row in rows)
+        for group in {row.group for row in rows}:
+            pending, blocked = inside[group, "pending"], inside[group, "blocked"]
+            room = self.limits.get(group, len(rows)) - pending - inside[group, "processing"]
+            self.demand(room >= 0 or not pending, f"group {group} has {-room} too many, and they may start")
+            self.demand(room <= 0 or not blocked, f"group {group} has room for {room}, and {blocked} wait")
         self.paused = {name for (name,) in execute("select name from queues").fetchall()}
 
     # -- after each answer ------------------------------------------------------------------------

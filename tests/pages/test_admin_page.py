@@ -171,6 +171,22 @@ def test_forms_enqueue_pause_and_stop(browser, server, queue):
         page.get_by_role("button", name="Resume queue mail").click()
         wait_for(lambda: all(state.paused_at is None for state in queue.queues()), "the queue to be open")
 
+        for _ in range(3):
+            queue.enqueue("stamp", group="study")
+        page.get_by_test_id("more-filters").click()
+        page.get_by_test_id("filter-group").fill("study")
+        expect_text(page, "groups", "no limit")
+        page.get_by_role("button", name="Limit group study").click()
+        fill(form, most="1", reason="memory")
+        confirm(form)
+        expect_text(page, "tab-blocked", "2")
+        assert [limit.max_running for limit in queue.group_limits()] == [1]
+        page.get_by_role("button", name="Limit group study").click()
+        assert form.locator("[name=most]").input_value() == "1"
+        fill(form, most="2")
+        confirm(form)
+        expect_text(page, "tab-blocked", "1")
+
         page.get_by_role("button", name="Stop c-1").click()
         confirm(form)
         expect_text(page, "consumers", "stopping")

@@ -55,6 +55,33 @@ function queuesCard(model, ask) {
   ], "No queue has a job yet.");
 }
 
+function groupsCard(model, ask) {
+  const button = (cell, row) => {
+    const one = el("button", { type: "button", class: "pq-small" }, "Limit …");
+    one.onclick = () => one.getAttribute("aria-disabled") !== "true" && ask({
+      heading: `Limit ${row.dataset.id}`, submit: "Set the limit", message: { verb: "limit", group: row.dataset.id },
+      note: "Running jobs go on; pending ones above the limit wait blocked.",
+      fields: [["At most so many at a time (empty: no limit)", "most", { inputmode: "numeric", value: row.dataset.most ?? "" }], ["Reason", "reason", {}]],
+    });
+    cell.append(one);
+  };
+  const count = (value) => plain((g) => (g.most === null ? "–" : number(value(g))));
+  return table("Groups with a limit", "groups", [
+    { name: "Group", class: "pq-strong", make: named, show: naming((g) => g.group, (g) => ({ group: g.group })), sort: (g) => g.group },
+    { name: "Running", class: "pq-number", show: count((g) => g.running), sort: (g) => g.running },
+    { name: "At most", class: "pq-number", show: plain((g) => (g.most === null ? "no limit" : number(g.most))), sort: (g) => g.most },
+    { name: "Blocked", class: "pq-number", show: count((g) => g.blocked), sort: (g) => g.blocked },
+    {
+      name: "Action", make: button,
+      show(cell, g, now, row) {
+        attribute(row, "data-most", g.most);
+        disable(cell.firstChild, model.get("view").read_only && READ_ONLY);
+        attribute(cell.firstChild, "aria-label", `Limit group ${g.group}`);
+      },
+    },
+  ], "No group at work has a limit.");
+}
+
 function stopColumn(model, ask) {
   return {
     name: "Action",
@@ -124,8 +151,8 @@ function render({ model, el: node }) {
   const [back, on] = [step("previous", "← Newer"), step("next", "Older →")];
   const where = el("span", { "data-testid": "page" });
   const newer = el("button", { type: "button", class: "pq-newer", "data-testid": "newer", hidden: true, onclick: none });
-  const [queues, consumers] = [queuesCard(model, form.show), consumersTable([stopColumn(model, form.show)])];
-  const cards = [queues, consumers].map((part) => el("div", { class: "pq-card" }, part.root));
+  const [queues, groups, consumers] = [queuesCard(model, form.show), groupsCard(model, form.show), consumersTable([stopColumn(model, form.show)])];
+  const cards = [queues, groups, consumers].map((part) => el("div", { class: "pq-card" }, part.root));
   const jobsCard = el("div", { class: "pq-card pq-jobs" }, bar, newer, list.root, el("div", { class: "pq-bar pq-pager" }, back, where, on));
   frame.tools.append(add, el("button", { type: "button", class: "pq-quiet", "aria-label": "Keys", "data-testid": "keys", onclick: guide.show }, "?"));
   frame.root.append(filter.root, el("div", { class: "pq-split" }, jobsCard, side.root), ...cards, question.root, form.root, guide.root, tasks);
@@ -164,6 +191,8 @@ function render({ model, el: node }) {
     newer.hidden = !shown.newer;
     text(newer, `${shown.newer >= 100 ? "100 or more" : number(shown.newer)} newer ${shown.newer === 1 ? "job" : "jobs"}: show`);
     cards.forEach((card) => { card.hidden = !shown.whole; });
+    groups.root.parentNode.hidden = !shown.whole || !shown.groups.length;
+    groups.update(shown.groups, now);
     queues.update(shown.queues, now);
     consumers.update(shown.consumers, now);
     tasks.replaceChildren(...shown.task_names.map((value) => el("option", { value })));

@@ -113,7 +113,7 @@ function panel(model, frame, act) {
     bar.hidden = job.progress === null || job.status !== "processing";
     bar.value = job.progress ?? 0;
     known.update([
-      ["Queue", job.queue, { queue: job.queue }], ["When", age(job, now)], ["Attempt", `${job.attempt} of ${job.attempts}`],
+      ["Queue", job.queue, { queue: job.queue }], ["Waits", job.waits, { group: job.group }], ["When", age(job, now)], ["Attempt", `${job.attempt} of ${job.attempts}`],
       ["Consumer", job.consumer, { consumer: job.consumer }], ["Assigned to", job.assigned], ["Message", job.message],
       ["Progress", job.progress === null ? "" : `${Math.round(100 * job.progress)} %`], ["Priority", job.priority && String(job.priority)],
       ["Tags", job.tags.join(", "), { tag: job.tags[0] }], ["Group", job.group, { group: job.group }], ["Unique key", job.key],
