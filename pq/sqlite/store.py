@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 GATE_TIMEOUT_SECONDS = 60.0
-READER_SECONDS = 0.1
+SHORT_PATIENCE, PATIENCE = (
+    "pragma busy_timeout = 100",
+    f"pragma busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:g}",
+)
 RESERVE_BYTES = WAL_LIMIT_BYTES
 
 
@@ -181,11 +184,11 @@ class Store(PersistentQInterface):
         session = self._session
         with session.turn():
             # All writers stand behind this one meanwhile: it may wait for a short reader, not for a long one.
-            session.rows(f"pragma busy_timeout = {int(READER_SECONDS * 1000)}")
+            session.rows(SHORT_PATIENCE)
             try:
                 session.rows("pragma wal_checkpoint(truncate)")
             finally:
-                session.rows(f"pragma busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}")
+                session.rows(PATIENCE)
         return _size(f"{self.path}-wal")
 
     def health(self, *, full: bool = False) -> dict[str, Any]:
