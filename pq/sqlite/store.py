@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 GATE_TIMEOUT_SECONDS = 60.0
-SHORT_PATIENCE, PATIENCE = (
-    "pragma busy_timeout = 100",
-    f"pragma busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:g}",
-)
+SHORT_PATIENCE = "pragma busy_timeout = 100"
+PATIENCE = f"pragma busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:g}"
 RESERVE_BYTES = WAL_LIMIT_BYTES
 
 
