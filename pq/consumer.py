@@ -20,6 +20,7 @@ from pq.display import open_display, plain
 from pq.errors import CancelRequestedError, InvalidJobError
 from pq.interface import PersistentQInterface
 from pq.job import Job
+from pq.kernels.choice import choose, chosen
 from pq.log_file import LogFile
 from pq.notebook.runs import close_runs
 from pq.private import make_folder
@@ -63,6 +64,8 @@ def consume(
     display: bool = True,
     hard_exit: bool = False,
     headless: bool = False,
+    preload: Sequence[str] | None = None,
+    cold: bool | None = None,
 ) -> Summary:
     """Run jobs until told to stop, or until `count` tries have ended, or with `until_empty` nothing is due.
 
@@ -71,6 +74,8 @@ def consume(
     gracefully: the running task has `grace` to end, then it is interrupted and its job given back; a
     second Ctrl-C does that at once. `hard_exit` lets a task that cannot be interrupted end this process.
     `headless` shows nothing, exits hard, and sends log lines and what tasks print to logs/NAME-jobs.log.
+    Kernels of notebooks have imported the modules of `preload`; `cold` starts each anew. None: the settings
+    PQ_PRELOAD and PQ_COLD.
     """
     values.name(name, "consumer")
     if not values.names(queues, "queue"):
@@ -81,6 +86,7 @@ def consume(
     held = read_settings().lease if lease is None else lease
     held = timedelta(seconds=values.seconds(held, "lease", positive=True))
     grace = values.seconds(grace, "grace")
+    kernels = choose(preload, cold=cold)
     load_tasks(tasks)
     with ExitStack() as stack:
         queue = db if isinstance(db, PersistentQInterface) else stack.enter_context(_connect(db))
@@ -92,6 +98,7 @@ def consume(
         shown = stack.enter_context(open_display(enabled=display and not headless))
         identity = queue.register_consumer(name, queues)
         stack.callback(queue.unregister_consumer, identity)
+        stack.callback(chosen.reset, chosen.set(kernels))
         stack.callback(_close_kernels)
         close_runs(queue)
         watch = Watch(

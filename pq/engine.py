@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pq.kernels.pool import KernelPool
 
-PRELOAD = "PQ_PRELOAD"  # modules that the kernels have imported, as `pandas,numpy`
 _CONFIG_OF_THE_KERNEL_ITSELF = ("km", "kernel_manager_class", "config", "extra_arguments")
 
 
@@ -71,13 +70,15 @@ class PQEngine:
     def _open(self) -> KernelPool:
         import os
 
+        from pq.kernels.choice import choose
         from pq.kernels.pool import KernelPool
 
         if self._pool is None or self._owner != os.getpid():
             import atexit
 
-            names = os.environ.get(PRELOAD, "").replace(",", " ").split()
-            self._pool, self._owner = KernelPool(preload=names), os.getpid()
+            choice = choose()
+            self._pool = KernelPool(preload=choice.preload, cold=choice.cold)
+            self._owner = os.getpid()
             self._pool.__enter__()
             atexit.register(self.close)
         return self._pool

@@ -19,7 +19,9 @@ class Settings:
     that name none (MAX_ATTEMPTS). `lease` is how long a silent consumer keeps its jobs
     (TIMEOUT_SECONDS). `interval` lies between two files of the producer (INTERVAL_TIME). `runs` is the place
     of executed notebooks, None for runs/ beside the queue (PQ_RUNS). `folder` is that of inbox/,
-    processed/, runs/ and logs/ of a queue on a server, None for the working folder (PQ_FOLDER).
+    processed/, runs/ and logs/ of a queue on a server, None for the working folder (PQ_FOLDER). `preload` are
+    the modules that warm kernels have imported (PQ_PRELOAD, `pandas,numpy`), `cold` switches warm kernels off
+    (PQ_COLD=1).
     """
 
     database: str
@@ -28,6 +30,8 @@ class Settings:
     interval: timedelta
     runs: str | None = None
     folder: str | None = None
+    preload: tuple[str, ...] = ()
+    cold: bool = False
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -40,6 +44,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         interval=timedelta(seconds=_number(values, "INTERVAL_TIME", 5, least=0.001)),
         runs=values.get("PQ_RUNS") or None,
         folder=values.get("PQ_FOLDER") or None,
+        preload=tuple(values.get("PQ_PRELOAD", "").replace(",", " ").split()),
+        cold=values.get("PQ_COLD") == "1",
     )
 
 

@@ -53,3 +53,20 @@ def test_every_measurement_has_its_place_in_the_readme() -> None:
         command = " ".join(filter(None, (f"bench/{script}.py", options, "--write")))
         begin = text.index(f"<!-- {section}: written by {command} -->")
         assert text.index(f"<!-- end of {section} -->") > begin
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["costs"], ["| pq: claim and finish by 100 |", "| pq: bytes of a finished job |"]),
+        (["throughput", "--backend", "postgresql"], ["x procrastinate", "\n| by hand, fused |"]),
+        (["scale", "--backend", "postgresql"], ["| claim |", "| counts |"]),
+    ],
+)
+def test_a_measurement_on_postgresql_tells_what_it_found(
+    tmp_path: Path, words: list[str], told: list[str]
+) -> None:
+    script, *more = words
+    output = run(script, tmp_path, *more)
+    assert all(part in output for part in told)

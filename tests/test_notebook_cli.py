@@ -1,6 +1,7 @@
 """`pq run`, `pq sweep`, `pq open` and `pq diff` as a person types them."""
 
 import json
+import sys
 
 import pytest
 from command_line import CommandLine, answer
@@ -143,3 +144,13 @@ def test_a_failed_run_is_resubmitted_with_a_mended_notebook(command, tmp_path):
 def _mend(command, job_id):
     command("enqueue", "stamp", "-p", "path", "x")
     return command("resubmit", str(job_id), "--notebook", str(command.database.parent / "a.ipynb"))
+
+
+def test_consume_starts_kernels_as_it_is_told(command, tmp_path):
+    for _ in range(2):
+        command("run", str(tmp_path / "a.ipynb"))
+    assert command("consume", "--count", "1", "--cold").exit_code == 0
+    assert command("consume", "--count", "1", "--preload", "json,colorsys").exit_code == 0
+    with pq.connect(command.database) as queue:
+        starts = [pq.open_run(number, queue).metadata.pq.start for number in (1, 2)]
+    assert starts == ["cold", "warm" if sys.platform == "linux" else "cold"]

@@ -1,6 +1,7 @@
 """Runs of real kernels: what the executed notebook, the attempt and the job tell afterwards."""
 
 import json
+import sys
 import threading
 
 import psutil
@@ -334,3 +335,34 @@ def test_recording_outside_of_a_run_only_shows(capsys):
     assert capsys.readouterr().out == "accuracy = 0.25\nnames = ('a', 'b')\n"
     with pytest.raises(pq.InvalidJobError, match="cannot record model"):
         pq.record(model=object())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="warm kernels need Linux")
+@pytest.mark.parametrize(
+    ("settings", "options", "found"),
+    [
+        ({}, {"preload": ["colorsys"]}, ("warm", True)),
+        ({"PQ_PRELOAD": "json,colorsys"}, {}, ("warm", True)),
+        ({"PQ_PRELOAD": "colorsys"}, {"preload": []}, ("warm", False)),
+        ({"PQ_PRELOAD": "colorsys"}, {"cold": True}, ("cold", False)),
+        ({"PQ_COLD": "1"}, {"cold": False}, ("warm", False)),
+    ],
+)
+def test_a_consumer_tells_how_kernels_start_and_the_settings_only_where_it_does_not(
+    store, monkeypatch, settings, options, found
+):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    path = write_notebook(
+        store.folder / "a.ipynb", "import sys, pq\npq.record(there='colorsys' in sys.modules)"
+    )
+    job = store.enqueue_notebook(path)
+    pq.consume(store, until_empty=True, display=False, **options)
+    start = pq.open_run(job, store).metadata.pq.start
+    assert (start, store.get(job).result["records"]["there"]) == found
+
+
+def test_what_names_no_module_is_not_preloaded(store):
+    with pytest.raises(pq.InvalidJobError, match=r"cannot preload 'os; import x': it is no module's name"):
+        pq.consume(store, preload=["os; import x"], display=False)
+    assert store.consumers() == []

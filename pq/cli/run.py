@@ -175,6 +175,11 @@ def consume(
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when nothing is left to do.")
     ] = False,
+    preload: Annotated[
+        str | None,
+        typer.Option("--preload", help="What warm kernels have imported: pandas,numpy.", metavar="MODULES"),
+    ] = None,
+    cold: Annotated[bool, typer.Option("--cold", help="Start the kernel of each notebook anew.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Take jobs and run their tasks, until stopped by Ctrl-C, SIGTERM or stop-consumer."""
@@ -192,6 +197,8 @@ def consume(
             until_empty=until_empty,
             display=not as_json,
             hard_exit=True,
+            preload=None if preload is None else preload.replace(",", " ").split(),
+            cold=cold or None,
         )
     _tell_summary(summary, as_json=as_json)
 

@@ -340,17 +340,15 @@ _open: dict[tuple[int, bool], Any] = {}
 
 
 def open_pool(*, cold: bool = False) -> Any:
-    """The kernels of the consumer that runs in this thread, started with its first notebook.
-
-    PQ_PRELOAD names what warm kernels have imported (`pandas,numpy`), PQ_COLD=1 switches them off.
-    """
+    """The kernels of the consumer that runs in this thread, started with its first notebook."""
+    from pq.kernels.choice import choose, chosen
     from pq.kernels.pool import KernelPool
 
     thread = threading.get_ident()
-    key = thread, cold or os.environ.get("PQ_COLD") == "1"
+    choice = chosen.get() or choose()
+    key = thread, cold or choice.cold
     if key not in _open:
-        preload = [name.strip() for name in os.environ.get("PQ_PRELOAD", "").split(",") if name.strip()]
-        pool = KernelPool(preload=preload, cold=key[1])
+        pool = KernelPool(preload=choice.preload, cold=key[1])
         _open[key] = _pools.setdefault(thread, ExitStack()).enter_context(pool)
     return _open[key]
 

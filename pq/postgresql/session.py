@@ -4,7 +4,7 @@ import os
 import re
 import select
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -107,11 +107,45 @@ def connect_alone(engine: Engine, secrets: dict[str, str]) -> psycopg.Connection
     return connection  # type: ignore[no-any-return]  # the psycopg dialect's
 
 
+class Idle:
+    """Connections that were just given back: to ask the pool for one costs as much as a statement."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._connections: list[Any] = []
+
+    def take(self) -> Any:
+        """A connection on which the server has not hung up: an idle one has nothing to be read."""
+        while True:
+            try:
+                pooled = self._connections.pop()
+            except IndexError:
+                pooled = self.engine.raw_connection()
+            if not select.select([pooled.driver_connection.fileno()], [], [], 0)[0]:
+                return pooled
+            pooled.invalidate()
+
+    def give(self, pooled: Any) -> None:
+        """Keep it for the next, unless there are enough, or it is broken."""
+        connection = pooled.driver_connection
+        if connection is None or connection.broken:
+            pooled.invalidate()
+        elif len(self._connections) < IDLE_CONNECTIONS:
+            self._connections.append(pooled)
+        else:
+            pooled.close()
+
+    def close(self) -> None:
+        """Give all back."""
+        while self._connections:
+            self._connections.pop().close()
+
+
 class Session:
     """A thread's transactions. Not shared by threads; not used after a fork."""
 
-    def __init__(self, engine: Engine, place: str) -> None:
-        self._engine = engine
+    def __init__(self, idle: Idle, place: str) -> None:
+        self._idle = idle
         self._place = place
         self._open: psycopg.Connection[Any] | None = None
         self._outer: Connection | None = None
@@ -128,8 +162,15 @@ class Session:
 
     def execute(self, statement: str, parameters: Mapping[str, Any] = NOTHING, /) -> psycopg.Cursor[Any]:
         """A statement, by itself its own transaction."""
-        with self._connected() as connection:
+        pooled: Any = None if self._open is not None else self._check_out()
+        try:
+            connection: psycopg.Connection[Any] = self._open or pooled.driver_connection
             return connection.execute(native(statement), parameters)
+        except psycopg.Error as error:
+            raise self._ours(error) from error
+        finally:
+            if pooled is not None:
+                self._idle.give(pooled)
 
     def executemany(self, statement: str, parameters: Sequence[Mapping[str, Any]], /) -> psycopg.Cursor[Any]:
         """The same statement for each, in one go to the server."""
@@ -159,7 +200,7 @@ class Session:
         if self._outer is not None:
             yield self._outer
             return
-        engine = self._engine.execution_options(isolation_level="READ COMMITTED")
+        engine = self._idle.engine.execution_options(isolation_level="READ COMMITTED")
         try:
             with engine.connect() as outer, outer.begin():
                 # The user's own tables are planned as ever; and only now the transaction has begun.
@@ -179,14 +220,18 @@ class Session:
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection[Any]]:
         """The open transaction's connection, or one from the pool; the server's errors as ours."""
-        if self._open is not None:
-            try:
-                yield self._open
-            except psycopg.Error as error:
-                raise self._ours(error) from error
-            return
+        pooled: Any = None if self._open is not None else self._check_out()
         try:
-            pooled = self._check_out()
+            yield self._open or pooled.driver_connection
+        except psycopg.Error as error:
+            raise self._ours(error) from error
+        finally:
+            if pooled is not None:
+                self._idle.give(pooled)
+
+    def _check_out(self) -> Any:
+        try:
+            return self._idle.take()
         except psycopg.Error as error:
             raise storage_error(error, self._place) from None
         except PoolTimeoutError:
@@ -194,15 +239,6 @@ class Session:
                 f"cannot use the database {self._place}: more than "
                 f"{IDLE_CONNECTIONS + MOST_MORE_CONNECTIONS} threads use it at once"
             ) from None
-        try:
-            yield pooled.driver_connection
-        except psycopg.Error as error:
-            if pooled.driver_connection.broken:
-                pooled.invalidate()
-            raise self._ours(error) from error
-        finally:
-            with suppress(psycopg.Error):
-                pooled.close()
 
     def _ours(self, error: Exception) -> StorageError:
         """The error of the queue that tells of this one of the server's."""
@@ -214,17 +250,8 @@ class Session:
                 "select value from pq.settings where name = %s", (MOVE_OUT,)
             ).fetchall()
         finally:
-            pooled.close()
+            self._idle.give(pooled)
         return moved_error(self._place, rows[0][0] if rows else None)
-
-    def _check_out(self) -> Any:
-        """A connection on which the server has not hung up: an idle one has nothing to be read."""
-        while True:
-            pooled = self._engine.raw_connection()
-            connection = pooled.driver_connection
-            if not select.select([connection.fileno()], [], [], 0)[0]:  # type: ignore[union-attr]
-                return pooled
-            pooled.invalidate()
 
 
 def is_trouble(error: BaseException | None) -> bool:

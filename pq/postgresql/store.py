@@ -18,7 +18,7 @@ from pq.errors import StorageError
 from pq.interface import PersistentQInterface
 from pq.postgresql import schema, sql
 from pq.postgresql.listening import Listener
-from pq.postgresql.session import Session, connect_alone, open_engine, parted
+from pq.postgresql.session import Idle, Session, connect_alone, open_engine, parted
 from pq.settings import Settings, read_settings
 from pq.transfer import MOVE_IN, MOVE_OUT, check_open
 
@@ -52,6 +52,7 @@ class Store(PersistentQInterface):
         self.clock = clock
         self.actor = _user()
         self._engine = open_engine(address, self._secrets)
+        self._idle = Idle(self._engine)
         self._engine_pid = os.getpid()
         self._local = threading.local()
         self._listener: Listener | None = None
@@ -99,8 +100,9 @@ class Store(PersistentQInterface):
                 if self._engine_pid != os.getpid():
                     # The parent's connections: to close them here would end the parent's sessions.
                     self._engine.dispose(close=False)
+                    self._idle = Idle(self._engine)
                     self._listener, self._engine_pid = None, os.getpid()
-        self._local.session = session = Session(self._engine, self.url)
+        self._local.session = session = Session(self._idle, self.url)
         return session
 
     def _listening(self) -> Listener:
@@ -187,6 +189,7 @@ class Store(PersistentQInterface):
         if self._listener is not None:
             self._listener.close()
         if self._engine_pid == os.getpid():
+            self._idle.close()
             self._engine.dispose()
 
 
