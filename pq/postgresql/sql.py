@@ -276,9 +276,10 @@ returning stop_requested
 """
 
 # A lock that can be had is held by nobody; had for an instant, and shared, so that askers do not meet.
+# A replica knows nothing of the primary's locks.
 ABSENT = """
 select id from consumers
-where ended_at is null
+where ended_at is null and not pg_is_in_recovery()
     and case when pg_try_advisory_lock_shared(presence) then pg_advisory_unlock_shared(presence)
         else false end
 """
