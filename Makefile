@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Without compiled bytecode each start of a kernel would compile all its imports again.
 PIP := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: run test lint types check audit faults soak screenshots clean help
+.PHONY: run test lint types check audit faults soak server screenshots clean help
 
 help:
 	@echo 'make run  [ARGS="--jobs 20 --interval 0.2 --no-dashboards"]   start the whole system'
@@ -17,6 +17,7 @@ help:
 	@echo 'make audit                                                    look for known flaws in the dependencies; needs the internet'
 	@echo 'make faults                                                   all fault tests, deep: half an hour'
 	@echo 'make soak [ARGS="--seconds 600"]                                an hour of everything: does anything grow?'
+	@echo 'make server [ARGS="FOLDER"]                                   a PostgreSQL from the wheel, for a trial; Ctrl-C stops it'
 	@echo 'make screenshots                                              take the pictures of both pages in docs/'
 	@echo 'PYTHON=python3.12 chooses the Python (3.11 or newer) that .venv is made with'
 
@@ -47,6 +48,10 @@ faults: $(VENV)/installed-test
 soak: $(VENV)/installed-test
 	$(BIN)/python -m tests.faults.soak $(ARGS)
 
+# A trial without any PostgreSQL on the machine: it prints the address to give to --db.
+server: $(VENV)/installed-test
+	$(BIN)/python tests/postgresql.py $(ARGS)
+
 screenshots: $(VENV)/installed-test
 	$(BIN)/python docs/pictures.py
 
@@ -64,7 +69,7 @@ $(VENV)/made:
 
 $(VENV)/installed: $(VENV)/made pyproject.toml constraints.txt
 	@echo "installing pq into $(VENV); the first time takes a few minutes"
-	@$(PIP) -e .
+	@$(PIP) -e '.[postgres]'
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/made pyproject.toml constraints.txt

@@ -36,7 +36,6 @@ class Cost:
     log_bytes: float
     server_seconds: float
     client_seconds: float
-    commits: float
 
 
 def server_seconds(url: str) -> float:
@@ -57,15 +56,9 @@ def log_position(url: str) -> int:
     return int(servers.execute(url, "select pg_current_wal_insert_lsn() - '0/0'::pg_lsn")[0][0])
 
 
-def commits(url: str) -> int:
-    """The transactions of this database."""
-    return int(servers.execute(url, "select xact_commit from pg_stat_database "
-                                    "where datname = current_database()")[0][0])  # fmt: skip
-
-
 def measured(url: str, jobs: int, act: Callable[[], int]) -> Cost:
     """The cost of each of `jobs` jobs, which `act` does a few at a time."""
-    before = log_position(url), server_seconds(url), time.process_time(), commits(url)
+    before = log_position(url), server_seconds(url), time.process_time()
     done = 0
     while done < jobs:
         count = act()
@@ -74,10 +67,7 @@ def measured(url: str, jobs: int, act: Callable[[], int]) -> Cost:
         done += count
     client = time.process_time() - before[2]
     server = server_seconds(url) - before[1]
-    return Cost(
-        *((log_position(url) - before[0]) / done, server / done, client / done),
-        commits=(commits(url) - before[3]) / done,
-    )
+    return Cost((log_position(url) - before[0]) / done, server / done, client / done)
 
 
 def stored_bytes(url: str) -> int:
@@ -126,7 +116,7 @@ def main() -> None:
             }
     rows = [
         (f"{name}: {what}", f"{cost.log_bytes:,.0f}", f"{cost.server_seconds * 1e6:,.0f}",
-         f"{cost.client_seconds * 1e6:,.0f}", f"{cost.commits:.2f}")
+         f"{cost.client_seconds * 1e6:,.0f}")
         for name, costs in found.items()
         for what, cost in costs.items()
         if isinstance(cost, Cost)
@@ -139,7 +129,7 @@ def main() -> None:
     ]
     parts = [
         f"{place}{told}. {jobs:,} jobs one at a time, {10 * jobs:,} by hundreds.",
-        table(("each job", "log bytes", "server µs", "client µs", "commits"), rows),
+        table(("each job", "log bytes", "server µs", "client µs"), rows),
         table(("on the disk, with indexes", "bytes"), sizes),
     ]
     tell("costs", parts, write=options.write)

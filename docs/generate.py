@@ -27,6 +27,7 @@ from pq import values
 from pq.cli import app
 from pq.interface import LEASE
 from pq.job import TRANSITIONS, Status, back_off
+from pq.postgresql.schema import STEPS
 from pq.sql import act
 from pq.sqlite import store
 
@@ -53,7 +54,9 @@ def pages() -> dict[str, str]:
     """Every page that has generated parts, by name, as it should be."""
     return {
         "lifecycle.md": _filled("lifecycle.md", {"pq.job.TRANSITIONS": lifecycle}),
-        "schema.md": _filled("schema.md", {"a new database": schema}),
+        "schema.md": _filled(
+            "schema.md", {"a new database": schema, "pq.postgresql.schema": postgresql_schema}
+        ),
         "limits.md": _filled("limits.md", {"the code's constants": limits}),
         "api.md": _filled("api.md", {"pq.interface": verbs, "pq.errors": errors}),
         "cli.md": f"# The command line\n\n{HEAD.format(source='pq.cli')}\n\n{command_line()}",
@@ -128,6 +131,11 @@ def schema() -> str:
     return "\n\n".join(
         f"### {table}\n\n```sql\n" + "\n".join(lines) + "\n```" for table, lines in statements.items()
     )
+
+
+def postgresql_schema() -> str:
+    """The steps that make the schema `pq`."""
+    return "\n\n".join(f"### {name}\n\n```sql\n{script.strip()}\n```" for _, name, script in STEPS)
 
 
 # -- limits ---------------------------------------------------------------------------------------

@@ -7,16 +7,24 @@ from collections import Counter
 from pathlib import Path
 
 TASKS = '''
-"""A task that writes down that it began, with its token, before it does anything else."""
+"""A task that writes down that it began, with its token, before it does anything else.
+
+With `meet` it then waits until so many processes have come to such a job.
+"""
 import os, time
+from pathlib import Path
 import pq
 
 @pq.task("mark")
-def mark(context, log, seconds):
+def mark(context, log, seconds, meet=0):
     line = f"{context.job.id} {context.job.token}\\n".encode()
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(file, line)
     os.close(file)
+    if meet:
+        Path(f"{log}.{os.getpid()}").touch()
+        while len(list(Path(log).parent.glob(f"{Path(log).name}.*"))) < meet:
+            time.sleep(0.01)
     if seconds:
         time.sleep(seconds)
     return context.job.token

@@ -11,7 +11,7 @@ BENCH = Path(__file__).parent.parent / "bench"
 
 def run(script: str, folder: Path, *more: str) -> str:
     command = [sys.executable, str(BENCH / f"{script}.py"), "--quick", "--folder", str(folder), *more]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert result.returncode == 0, result.stderr
     assert list(folder.iterdir()) == []
     return result.stdout
@@ -33,7 +33,6 @@ def test_throughput_measures_every_contender_that_is_installed(tmp_path: Path) -
     ("script", "told"),
     [
         ("scale", ["| claim |", "| counts |", "1,000 and 2,000 scheduled"]),
-        ("costs", ["| pq: claim and finish by 100 |", "| pq: bytes of a finished job |"]),
         ("wake", ["| idle consumer | < 2 % of a core |", "another process"]),
         ("startup", ["| pq list, more than python | <= 0.5 s |", "| pq list --json |"]),
     ],
@@ -54,3 +53,20 @@ def test_every_measurement_has_its_place_in_the_readme() -> None:
         command = " ".join(filter(None, (f"bench/{script}.py", options, "--write")))
         begin = text.index(f"<!-- {section}: written by {command} -->")
         assert text.index(f"<!-- end of {section} -->") > begin
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["costs"], ["| pq: claim and finish by 100 |", "| pq: bytes of a finished job |"]),
+        (["throughput", "--backend", "postgresql"], ["x procrastinate", "\n| by hand, fused |"]),
+        (["scale", "--backend", "postgresql"], ["| claim |", "| counts |"]),
+    ],
+)
+def test_a_measurement_on_postgresql_tells_what_it_found(
+    tmp_path: Path, words: list[str], told: list[str]
+) -> None:
+    script, *more = words
+    output = run(script, tmp_path, *more)
+    assert all(part in output for part in told)

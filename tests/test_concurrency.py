@@ -15,7 +15,12 @@ from pq.sqlite import sql
 def test_four_consumers_drain_two_thousand_jobs_each_exactly_once(place, tmp_path, prefetch):
     consumers = Consumers(place, tmp_path, prefetch=prefetch)
     with pq.connect(consumers.path) as queue:
-        jobs = queue.enqueue_many([NewJob("mark", consumers.parameters()) for _ in range(2000)])
+        # The first four batches begin with a job that waits for the others, so that each has to take one.
+        meeting = {0, prefetch, 2 * prefetch, 3 * prefetch}
+        jobs = queue.enqueue_many([
+            NewJob("mark", consumers.parameters() | ({"meet": 4} if number in meeting else {}))
+            for number in range(2000)
+        ])  # fmt: skip
         try:
             for number in range(4):
                 consumers.start(f"consumer-{number}")

@@ -172,6 +172,7 @@ def test_every_table_and_column_of_a_queue_moves_or_is_known_to_stay(tmp_path):
     assert OWN_SETTINGS == ("boot", "move_in", "move_out")
 
 
+@pairs("sqlite-sqlite", "postgresql-sqlite")
 def test_a_chunk_of_large_jobs_is_bounded_by_bytes(places):
     old, _ = places
     with pq.connect(old) as queue:

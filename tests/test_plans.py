@@ -51,6 +51,28 @@ def test_a_statement_reads_its_own_index(tmp_path: Path, name: str, index: str) 
     assert not [line for line in plan if "jobs_status" in line or line.startswith("SCAN jobs")], plan
 
 
+def test_who_comes_into_a_group_is_not_counted_unless_it_has_a_limit(tmp_path: Path) -> None:
+    def steps(queue: pq.PersistentQInterface) -> int:
+        """How much SQLite does to store one more job of the group, in its own unit."""
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+
+        with queue.transaction() as db:
+            queue.enqueue("stamp", group="g")  # the statement is prepared
+            db.conn.set_progress_handler(count, 1)
+            queue.enqueue("stamp", group="g")
+            db.conn.set_progress_handler(None, 1)
+        return done
+
+    with pq.connect(tmp_path / "queue.db") as queue:
+        few = steps(queue)
+        queue.enqueue_many([pq.NewJob("stamp", group="g") for _ in range(500)])
+        assert few * 0.8 < steps(queue) < few * 1.2
+
+
 @pytest.mark.parametrize(
     ("filters", "index"),
     [

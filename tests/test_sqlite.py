@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 
 import psutil
@@ -18,6 +19,7 @@ from pq import NewJob
 from pq.sql import statements
 from pq.sqlite import PersistentQSQLite, presence, schema, sql
 from pq.sqlite.gate import WriteGate
+from pq.sqlite.session import BUSY_TIMEOUT_SECONDS
 
 # -- the gate -------------------------------------------------------------------------------------
 
@@ -258,6 +260,19 @@ def test_a_reader_does_not_keep_the_wal_from_shrinking(tmp_path):
         queue.enqueue_many([NewJob("stamp") for _ in range(500)])
         reader.list(limit=100)
         reader.counts()
+        assert queue.checkpoint() == 0
+
+
+def test_a_checkpoint_does_not_keep_the_writers_waiting_for_a_long_reader(tmp_path):
+    with pq.connect(tmp_path / "queue.db") as queue, pq.connect(tmp_path / "queue.db") as reader:
+        queue.enqueue("stamp")
+        with reader._session.snapshot():
+            reader._session.rows("select * from jobs")
+            queue.enqueue("stamp")
+            began = time.monotonic()
+            assert queue.checkpoint() > 0
+            assert time.monotonic() - began < BUSY_TIMEOUT_SECONDS
+        assert queue._session.rows("pragma busy_timeout")[0][0] == BUSY_TIMEOUT_SECONDS * 1000
         assert queue.checkpoint() == 0
 
 

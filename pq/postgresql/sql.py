@@ -217,6 +217,14 @@ order by id
 for update
 """
 
+# Each try that ends locks the limit of its group; in the order of their names nobody waits for each other.
+LOCK_LIMITS = """
+select 1 from group_limits
+where job_group in (select job_group from jobs where id = any(:ids))
+order by job_group
+for update
+"""
+
 END_TRY = """
 update jobs
 set status = :status,
@@ -268,9 +276,10 @@ returning stop_requested
 """
 
 # A lock that can be had is held by nobody; had for an instant, and shared, so that askers do not meet.
+# A replica knows nothing of the primary's locks.
 ABSENT = """
 select id from consumers
-where ended_at is null
+where ended_at is null and not pg_is_in_recovery()
     and case when pg_try_advisory_lock_shared(presence) then pg_advisory_unlock_shared(presence)
         else false end
 """

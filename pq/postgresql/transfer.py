@@ -12,13 +12,23 @@ from pq.transfer import CHUNK_BYTES, CHUNK_ROWS, NUMBERED, REFUSAL, TABLES, Refu
 if TYPE_CHECKING:
     import psycopg
 
-FETCHED_AT_ONCE = 20
 LOCK_PATIENCE = "1min"
 
 # A frozen queue has nothing left to fold, so its buckets stand in one table; the view would sum them anew
 # for every chunk.
 _TABLE_OF = {"buckets": "pq.bucket_totals"}
 _DUMP = {key: native(statement) for key, statement in dumps({}, _TABLE_OF).items()}
+# As many as fit in a chunk; the server knows the size of a value without reading it.
+_JOBS = f"""
+select {{columns}} from (
+    select *, sum(size) over (order by id) - size as before from (
+        select *, coalesce(octet_length(parameters), 0) + coalesce(octet_length(result), 0) as size
+        from ({{page}}) as page) as sized) as summed
+where before <= {CHUNK_BYTES}
+order by id
+"""
+for _first in (True, False):
+    _DUMP["jobs", _first] = _JOBS.format(columns=", ".join(TABLES[0].columns), page=_DUMP["jobs", _first])
 _COPY = {
     table.name: f"copy {_TABLE_OF.get(table.name, f'pq.{table.name}')} ({', '.join(table.columns)}) "
     "from stdin"
@@ -92,18 +102,10 @@ class PostgreSQLTransfer(SQLTransfer):
         return connection
 
     def dump(self, table: Table, after: Row | None, limit: int = CHUNK_ROWS) -> list[Row]:
-        """The next rows, as many as fit in a chunk; the server sends a few at a time."""
-        rows: list[Row] = []
-        size = 0
-        with self._session.write(), self._connection.cursor(name="pq_dump") as cursor:
-            cursor.itersize = FETCHED_AT_ONCE if table.name == "jobs" else limit
-            cursor.execute(_DUMP[table.name, after is None], behind(table, after, limit))
-            for row in cursor:
-                rows.append(row)
-                size += sum(len(value) for value in row if isinstance(value, str))
-                if size > CHUNK_BYTES:
-                    break
-        return rows
+        """The next rows, as many as fit in a chunk."""
+        with self._session.write():
+            rows = self._connection.execute(_DUMP[table.name, after is None], behind(table, after, limit))
+            return rows.fetchall()
 
     def load(self, table: Table, rows: Sequence[Row]) -> None:
         """Copy rows in; jobs past their triggers, which would let blocked ones run: so count them here."""

@@ -5,11 +5,12 @@ from pq.sql.statements import COLUMNS
 
 LARGE_PARAMETERS, LARGE_RESULT = 1, 2
 
-_SLOTS = """(select count(*) from jobs as one
-        where one.job_group = {group} and one.job_group is not null
-            and one.status in ('pending', 'processing'))"""
-_LIMIT = "(select max_running from group_limits where job_group = {group})"
-_ROOM = f"{_LIMIT} - {_SLOTS}"
+# Null where there is no limit; the slots are counted only where there is one.
+_ROOM = """(select max_running - (
+            select count(*) from jobs as one
+            where one.job_group = {group} and one.job_group is not null
+                and one.status in ('pending', 'processing'))
+        from group_limits where job_group = {group})"""
 
 INSERT = f"""
 insert into jobs (task, queue, status, priority, parameters, tags, job_group, unique_key, due_at, timeout,

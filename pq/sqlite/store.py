@@ -16,13 +16,22 @@ from pq.errors import StorageError
 from pq.interface import PersistentQInterface
 from pq.settings import Settings, read_settings
 from pq.sqlite import presence, safety, schema
-from pq.sqlite.session import WAL_LIMIT_BYTES, Session, load_sqlite_utils, sqlite3, storage_error
+from pq.sqlite.session import (
+    BUSY_TIMEOUT_SECONDS,
+    WAL_LIMIT_BYTES,
+    Session,
+    load_sqlite_utils,
+    sqlite3,
+    storage_error,
+)
 from pq.transfer import MOVE_IN, MOVE_OUT, check_open
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
 GATE_TIMEOUT_SECONDS = 60.0
+SHORT_PATIENCE = "pragma busy_timeout = 100"
+PATIENCE = f"pragma busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:g}"
 RESERVE_BYTES = WAL_LIMIT_BYTES
 
 
@@ -172,7 +181,12 @@ class Store(PersistentQInterface):
         """Move the WAL into the database and empty it; the bytes that a long reader keeps in it."""
         session = self._session
         with session.turn():
-            session.rows("pragma wal_checkpoint(truncate)")
+            # All writers stand behind this one meanwhile: it may wait for a short reader, not for a long one.
+            session.rows(SHORT_PATIENCE)
+            try:
+                session.rows("pragma wal_checkpoint(truncate)")
+            finally:
+                session.rows(PATIENCE)
         return _size(f"{self.path}-wal")
 
     def health(self, *, full: bool = False) -> dict[str, Any]:

@@ -55,6 +55,11 @@ def _forget_failed_syncs() -> None:
     WriteGate.note_failed_sync = lambda _gate: None
 
 
+def _let_everybody_in() -> None:
+    WriteGate.enter = lambda _gate, _timeout_seconds: None
+    WriteGate.leave = lambda _gate: None
+
+
 def _leases_by_the_wall_clock() -> None:
     SystemClock.monotonic = SystemClock.now
 
@@ -62,6 +67,7 @@ def _leases_by_the_wall_clock() -> None:
 MUTANTS: dict[str, Callable[[], None]] = {
     "failed_syncs_forgotten": _forget_failed_syncs,
     "leases_by_the_wall_clock": _leases_by_the_wall_clock,
+    "no_gate": _let_everybody_in,
     "sync_off": _sync_at_most("off"),
     "sync_normal": _sync_at_most("normal"),
     "undone_commits": _answer_undone_commits,
