@@ -20,7 +20,7 @@ def server():
 
 
 def forgotten_claim(server, queue):
-    """The Job of a claim that was answered and is not there any more, because claims do not wait for the disk."""
+    """The Job of a claim that was answered and then lost, because claims do not wait for the disk."""
     queue.enqueue_many([NewJob("work") for _ in range(TRIES)])
     for _ in range(10):
         held = [queue.dequeue("first") for _ in range(10)]

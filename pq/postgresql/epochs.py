@@ -1,9 +1,9 @@
 """Epochs: between two crashes of the server. They keep a token from being given twice.
 
-A claim does not wait for the disk, so a crash of the server may undo it while the consumer that was told of it
-lives on. The next claim would then give the same token again, and both would hold the job. So each epoch has a
-million tokens of its own for a job. An unlogged table, which the server empties when it recovers, tells that a
-new epoch has begun; it is stored durably before a token of it is given.
+A claim does not wait for the disk, so a crash of the server may undo it while the consumer that was told of
+it lives on. The next claim would then give the same token again, and both would hold the job. So each epoch
+has a million tokens of its own for a job. An unlogged table, which the server empties when it recovers, tells
+that a new epoch has begun; it is stored durably before a token of it is given.
 """
 
 EPOCHS = """
