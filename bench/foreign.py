@@ -29,8 +29,11 @@ PAPERMILL = """
 import json, sys, papermill
 from papermill.exceptions import PapermillExecutionError
 outcome = "completed"
+# Papermill runs no notebook that does not name its kernel.
+named = json.load(open(sys.argv[1])).get("metadata", {}).get("kernelspec", {}).get("name")
+kernel = {} if named else {"kernel_name": "python3", "language": "python"}
 try:
-    papermill.execute_notebook(sys.argv[1], sys.argv[2], progress_bar=False, execution_timeout=200)
+    papermill.execute_notebook(sys.argv[1], sys.argv[2], progress_bar=False, execution_timeout=200, **kernel)
 except PapermillExecutionError as error:
     outcome = error.ename
 except Exception as error:
