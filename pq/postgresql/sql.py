@@ -217,6 +217,14 @@ order by id
 for update
 """
 
+# Each try that ends locks the limit of its group; in the order of their names nobody waits for each other.
+LOCK_LIMITS = """
+select 1 from group_limits
+where job_group in (select job_group from jobs where id = any(:ids))
+order by job_group
+for update
+"""
+
 END_TRY = """
 update jobs
 set status = :status,
