@@ -106,7 +106,7 @@ claimed as (
     update jobs
     set status = 'processing',
         attempt = attempt + 1,
-        token = token + 1,
+        token = greatest(token + 1, (select epoch from moment) * 1000000 + 1),
         consumer = :consumer,
         incarnation = :incarnation,
         lease_until = (select monotonic from moment) + cast(:lease as double precision),
@@ -118,7 +118,7 @@ claimed as (
 """
 
 CLAIM = f"""
-with {_MOMENT}, {_DUE} as due, {_UNSYNCED}),
+with {_MOMENT}, {_DUE} as due, {_UNSYNCED}, pq.epoch() as epoch),
 {_CLAIM}
 select moment.due, claimed.* from moment left join claimed on true
 order by claimed.assigned_to is null, claimed.priority desc, claimed.id
@@ -158,7 +158,7 @@ kept as (
 
 # The usual end of tries and the next claim, in one statement: one way to the server and back, one commit.
 SETTLE = f"""
-with {_MOMENT}, {_DUE} as due),
+with {_MOMENT}, {_DUE} as due, pq.epoch() as epoch),
 {_ENDED},
 counted as ({_BUCKET}),
 {_CLAIM}

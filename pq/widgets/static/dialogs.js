@@ -7,8 +7,8 @@ const VERBS = {
 const BACK = {
   resubmit: "Undo, for half a minute, cancels those that have not begun.",
   assign: "Undo, for half a minute, assigns them back; a running job loses its lease and its try.",
-  mark_failed: "Undo, for half a minute, makes those that were pending pending again.",
-  cancel: "Undo, for half a minute, makes those that were pending pending again.",
+  mark_failed: "Undo, for half a minute, lets those that waited wait again.",
+  cancel: "Undo, for half a minute, lets those that waited wait again.",
   delete: "This cannot be undone.",
 };
 
