@@ -164,16 +164,52 @@ def test_a_stopped_consumer_gives_the_run_back(store):
     assert files(store) == []
 
 
-def test_more_memory_than_the_limit_is_its_own_error_and_not_tried_again(store):
-    path = write_notebook(
-        store.folder / "a.ipynb", "data = [bytes(10_000_000) for _ in range(200)]\nprint('never')"
-    )
+ALLOCATES_BELOW = """
+import subprocess, sys
+code = "import time; data = bytes(1) * 400_000_000; time.sleep(60)"
+subprocess.run([sys.executable, "-c", code])
+"""
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["data = [bytes(10_000_000) for _ in range(200)]", "data = bytes(2_000_000_000)", ALLOCATES_BELOW],
+    ids=["bit by bit", "at once", "in a process that it started"],
+)
+def test_more_memory_than_the_limit_is_its_own_error_and_not_tried_again(store, cell):
+    path = write_notebook(store.folder / "a.ipynb", cell, "print('never')")
     job = store.enqueue_notebook(path, memory="300M", max_attempts=3)
     consume(store, count=1)
     found = store.get(job)
     assert found.status == "failed"
-    assert found.error.startswith("KernelMemoryError: cell 2 of 2")
-    assert statuses(pq.open_run(job, store))[1] in ("interrupted", "failed")
+    assert found.error.startswith("KernelMemoryError: cell 2 of 3")
+    states = statuses(pq.open_run(job, store))
+    assert states[1] in ("interrupted", "failed")
+    assert states[2] == "not run"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({}, "missing notebook"),
+        ({"notebook": 3}, "cannot run 3: it is no path"),
+        ({"notebook": "b.ipynb"}, "b.ipynb"),
+        ({"notebook": "a.ipynb", "parameters": [1]}, "must be an object, not [1]"),
+        ({"notebook": "a.ipynb", "parameters": {"y": 1}}, "has no parameter y"),
+        ({"notebook": "a.ipynb", "parameters": {"x": "one"}}, "x of a.ipynb must be int"),
+        ({"notebook": "a.ipynb", "kernel": 5}, "kernel must be text, not int"),
+        ({"notebook": "a.ipynb", "cell_timeout": "soon"}, "cell_timeout must be a timedelta or a number"),
+        ({"notebook": "a.ipynb", "memory": "lots"}, "memory must be a size"),
+        ({"notebook": "a.ipynb", "colour": "red"}, "unknown colour"),
+    ],
+)
+def test_a_notebook_job_that_was_enqueued_by_hand_and_is_wrong_fails_at_once_and_says_why(store, asked, told):
+    write_notebook(store.folder / "a.ipynb", "1", parameters="x: int = 1")
+    job = store.enqueue("notebook", asked, max_attempts=3)
+    consume(store)
+    found = store.get(job)
+    assert (found.status, found.attempt) == ("failed", 1)
+    assert told in found.error
 
 
 def test_a_kernel_that_is_not_there_is_told(store):
