@@ -1,12 +1,18 @@
 """From a path or an address to a queue: the one place that knows the backends."""
 
+import logging
 import os
+import time
 
 from pq.clock import Clock
-from pq.errors import StorageError
+from pq.errors import ServerAwayError, StorageError
 from pq.interface import PersistentQInterface
 from pq.settings import read_settings
 from pq.transfer import Transfer
+
+LONGEST_PAUSE_SECONDS = 5.0
+
+log = logging.getLogger("pq")
 
 
 def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> PersistentQInterface:
@@ -29,6 +35,18 @@ def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = 
     from pq.sqlite import PersistentQSQLite
 
     return PersistentQSQLite(path, clock=clock, settings=settings)
+
+
+def connect_patiently(url: str | os.PathLike[str] | None = None) -> PersistentQInterface:
+    """As `connect`, but a server that does not answer is waited for: for what starts without a person."""
+    pause = 0.1
+    while True:
+        try:
+            return connect(url)
+        except ServerAwayError as error:
+            log.warning("the queue cannot be opened, trying again: %s", error)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def open_for_move(url: str) -> Transfer:

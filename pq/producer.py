@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from pq.display import Display, open_display
 from pq.errors import FileGoneError, InvalidJobError, MovedError, StorageError
-from pq.factory import connect
+from pq.factory import connect, connect_patiently
 from pq.interface import PersistentQInterface
 from pq.job import NewJob
 from pq.private import make_folder, opener
@@ -88,7 +88,10 @@ def produce(
     checked_name(name, "a producer's name")
     checked_name(queue, "queue")
     with contextlib.ExitStack() as stack:
-        opened = db if isinstance(db, PersistentQInterface) else stack.enter_context(connect(db))
+        if isinstance(db, PersistentQInterface):
+            opened = db
+        else:
+            opened = stack.enter_context(connect_patiently(db) if headless else connect(db))
         producer = _Producer(
             opened,
             name,

@@ -11,6 +11,9 @@ from pq.sql.statements import COLUMNS
 _SERVER = "cast(extract(epoch from statement_timestamp()) as double precision)"
 NOW = f"select {_SERVER}"
 
+# Not the row: a setting may not be there yet.
+LOCK_SETTING = "select pg_advisory_xact_lock(hashtext('pq.settings'), hashtext(:name))"
+
 # A list comes as JSON, and `ilike` knows no case.
 FILTERS = statements.FILTERS | {
     "tag": "tags <> '[]' and "
