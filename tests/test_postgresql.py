@@ -17,9 +17,10 @@ from sqlalchemy import text
 
 import pq
 from pq import NewJob, Outcome, Status
+from pq.listing import asked
 from pq.postgresql import schema, sql, work
 from pq.postgresql.session import native
-from pq.sql import statements
+from pq.sql import listing, statements
 
 SECOND = timedelta(seconds=1)
 
@@ -250,7 +251,23 @@ def test_a_statement_reads_its_own_index_and_never_all_jobs(queue, raw, name, in
     assert "Seq Scan" not in plan.replace("Seq Scan on queues", "")
     assert "Hashed" not in plan
     used = {word for word in indexes if f'"Index Name": "{word}"' in plan}
-    assert used == indexes
+    assert used == indexes, plan
+
+
+@pytest.mark.parametrize("order", ["priority", "due", "finished"])
+def test_each_order_of_the_list_walks_along_its_index(queue, raw, order):
+    queue.enqueue_many([NewJob("stamp", delay=3600)] * 300 + [NewJob("stamp")] * 300)
+    queue.settle([Outcome(job) for job in queue.dequeue_many("c", 100)])
+    raw.execute("analyze pq.jobs")
+    last = queue.list(order=order, limit=1)[0]
+    filters = dict.fromkeys(("status", "search", "finished_after", "finished_before", "within"))
+    page = asked(queue.get, **filters, order=order, after=last, limit=50)
+    for statement, parameters in listing.statements(page, sql.FILTERS, queue.with_index):
+        with queue._session._connected() as connection:
+            rows = connection.execute(f"explain (format json) {native(statement)}", parameters).fetchall()
+        plan = json.dumps(rows[0][0])
+        assert f'"Index Name": "jobs_{order}"' in plan, plan
+        assert "Sort" not in plan, plan
 
 
 # -- the schema ---------------------------------------------------------------------------------------

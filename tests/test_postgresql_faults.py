@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from postgresql import Server
+from postgresql import Server, empty
 from processes import Consumers, wait_for
 from test_crash import check_total_queue, outcomes
 
@@ -120,7 +120,7 @@ def test_live_consumers_keep_their_jobs_when_the_server_hangs_up(shared_postgres
         finally:
             consumers.stop()
         assert outcomes(queue, [job.id]) == {"completed"}
-        queue.delete_all()
+    empty(shared_postgresql_url)
 
 
 def _status(queue, job):

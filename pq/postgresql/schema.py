@@ -75,7 +75,8 @@ create index jobs_ready on pq.jobs (queue, priority desc, id)
     where status = 'pending' and assigned_to is null;
 create index jobs_assigned on pq.jobs (assigned_to, queue, priority desc, id)
     where status = 'pending' and assigned_to is not null;
-create index jobs_priority on pq.jobs (priority desc, id) where status = 'pending';
+create index jobs_priority on pq.jobs (priority desc, id)
+    where status = 'pending' and priority + 0 is not null;
 create index jobs_due on pq.jobs (due_at, id) where status = 'scheduled';
 create index jobs_finished on pq.jobs (status, finished_at, id) where finished_at is not null;
 create unique index jobs_unique on pq.jobs (unique_key)

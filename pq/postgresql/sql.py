@@ -1,7 +1,9 @@
 """Every statement that only PostgreSQL understands, or that only it needs, under a name.
 
 Each that reads the clock asks the server's, unless a clock was given: `:now` and `:monotonic` are then
-not null. A claim and a heartbeat alone do not wait for the disk: to lose one in a power cut is harmless.
+not null. A heartbeat does not wait for the disk: to lose one when the server crashes is harmless. A claim
+does, other than on SQLite, where no consumer outlives the machine: a claim that a crash of the server undid
+would give its token to another consumer, while the first still works.
 """
 
 from pq.sql import statements
@@ -121,7 +123,7 @@ claimed as (
 """
 
 CLAIM = f"""
-with {_MOMENT}, {_DUE} as due, {_UNSYNCED}),
+with {_MOMENT}, {_DUE} as due),
 {_CLAIM}
 select moment.due, claimed.* from moment left join claimed on true
 order by claimed.assigned_to is null, claimed.priority desc, claimed.id
