@@ -256,7 +256,7 @@ def test_a_statement_reads_its_own_index_and_never_all_jobs(queue, raw, name, in
 
 @pytest.mark.parametrize("order", ["priority", "due", "finished"])
 def test_each_order_of_the_list_walks_along_its_index(queue, raw, order):
-    queue.enqueue_many([NewJob("stamp", delay=3600)] * 300 + [NewJob("stamp")] * 300)
+    queue.enqueue_many([NewJob("stamp", delay=3600)] * 300 + [NewJob("stamp")] * 3000)
     queue.settle([Outcome(job) for job in queue.dequeue_many("c", 100)])
     raw.execute("analyze pq.jobs")
     last = queue.list(order=order, limit=1)[0]
