@@ -157,7 +157,7 @@ class PersistentQInterface(ABC):
         self._settle_one(Outcome(job, "failed", error=error, retry=retry, delay=delay))
 
     def release(self, job: Job) -> None:
-        """Leave processing for pending and give the attempt back."""
+        """Leave processing for pending, or blocked above its limit, and give the attempt back."""
         self._settle_one(Outcome(job, "released"))
 
     def snooze(self, job: Job, delay: timedelta) -> None:
@@ -318,7 +318,7 @@ class PersistentQInterface(ABC):
 
     @abstractmethod
     def resubmit(self, job: Job | int, *, reason: str | None = None, by: str | None = None) -> Job:
-        """Leave completed, failed or cancelled for pending, with one more attempt at least; history stays.
+        """Leave a finished status for pending or blocked, with one more attempt at least; history stays.
 
         Raises DuplicateJobError naming the unfinished job that has the same unique key.
         """

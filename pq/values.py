@@ -5,7 +5,7 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import overload
+from typing import Any, overload
 
 from pq.errors import InvalidJobError
 from pq.job import NewJob, Status
@@ -148,3 +148,19 @@ def traceback_text(error: BaseException | str) -> str | None:
 def storable(text: str) -> str:
     """`text` without what a database text cannot hold: NUL and lone surrogates become escapes."""
     return str(text).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def written(text: str) -> Any:
+    """A value as a person wrote it: JSON, or Python's True, False, None as papermill has them, or a text."""
+    python = {"True": True, "False": False, "None": None}
+    if text in python:
+        return python[text]
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_constant(name: str) -> None:
+    """NaN and Infinity are no JSON; as a parameter they are text."""
+    raise ValueError(name)

@@ -11,7 +11,7 @@ BENCH = Path(__file__).parent.parent / "bench"
 
 def run(script: str, folder: Path, *more: str) -> str:
     command = [sys.executable, str(BENCH / f"{script}.py"), "--quick", "--folder", str(folder), *more]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert result.returncode == 0, result.stderr
     assert list(folder.iterdir()) == []
     return result.stdout

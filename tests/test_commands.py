@@ -90,6 +90,16 @@ def test_what_has_moved_on_is_not_taken_back(queue, page):
     assert queue.get(job).status == "processing"
 
 
+@pytest.mark.parametrize("verb", ["cancel", "mark_failed", "assign"])
+def test_a_blocked_job_comes_back_also_when_it_was_its_turn_meanwhile(queue, page, verb):
+    job_id = enter(queue, "blocked")
+    report = do(queue, page, verb, job_id, reason="why", consumer="c-1")
+    queue.complete(queue.dequeue("tester"))
+    page.undo(report.undo.nonce)
+    job = queue.get(job_id)
+    assert (job.status, job.assigned_to) == ("pending", None)
+
+
 def test_an_undo_counts_once_and_for_half_a_minute(queue, page, monkeypatch):
     report = do(queue, page, "cancel", enter(queue, "pending"))
     with pytest.raises(RefusedError):

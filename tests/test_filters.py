@@ -94,3 +94,38 @@ def test_all_that_match_are_found_up_to_a_limit(queue):
     jobs, more = listing.all(10)
     assert (len(jobs), more) == (10, True)
     assert [job.id for job in jobs] == sorted((job.id for job in jobs), reverse=True)
+
+
+def test_orders_and_the_finishing_time_narrow_the_list(queue, clock):
+    clock.wall = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+    first, second, third = (queue.enqueue("stamp", priority=number).id for number in range(3))
+    assert ids(queue, order="oldest") == [first, second, third]
+    assert ids(queue, order="priority") == [third, second, first]
+    for wanted in (second, first):
+        queue.cancel(wanted)
+        clock.advance(3600)
+    assert ids(queue, order="finished") == [first, second]
+    assert ids(queue, search="order:finished finished:2026-01-01T00:30") == [first]
+    assert ids(queue, finished="2026-01-01T00:30") == [first]
+    assert ids(queue, order="oldest", since="2026-01-02") == []
+
+
+def test_a_page_goes_on_in_its_order_and_keeps_the_creation_time(queue, clock):
+    made = []
+    for number in range(30):
+        made.append(queue.enqueue("stamp", priority=number % 3))
+        clock.advance(60)
+    bound = made[9].created_at.isoformat()
+    listing = Listing(queue, Filter(order="priority", since=bound))
+    found, after = [], None
+    while jobs := listing.page(after, 4):
+        found += jobs
+        after = jobs[-1]
+    left = sorted(made[9:], key=lambda job: (-job.priority, job.id))
+    assert [job.id for job in found] == [job.id for job in left]
+    assert [job.id for job in listing.all(5)[0]] == [job.id for job in left[:5]]
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(InvalidJobError, match="unknown order"):
+        Filter.of({"order": "random"})

@@ -20,7 +20,7 @@ from pq.widgets.executed import read_run, runs
 # `local:` is what fsspec calls files, too: to pq it is an address like any other.
 CONSUME = """
 import sys, pq
-pq.consume(sys.argv[1], name=sys.argv[2], display=False, until_empty=True, lease=float(sys.argv[3]))
+pq.consume(sys.argv[1], name=sys.argv[2], display=False)
 """
 
 
@@ -82,48 +82,55 @@ def test_a_run_whose_lease_was_lost_is_not_published(store, place):
     assert shown(store) == {}
 
 
-def start(store, name, folder, place, lease=30.0):
+def start(store, name, folder, place):
+    """A consumer on a host of its own: with its own working folder, and the server's address."""
     folder.mkdir(exist_ok=True)
-    environment = os.environ | {"PQ_RUNS": place}
+    environment = os.environ | {"PQ_RUNS": place, "PQ_FOLDER": str(folder)}
     return subprocess.Popen(
-        [sys.executable, "-c", CONSUME, str(store.path), name, str(lease)],
+        [sys.executable, "-c", CONSUME, store.url, name],
         cwd=folder, env=environment, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("scheme", ["", "local://"])
-def test_consumers_with_different_folders_publish_to_one_place_and_close_each_others_runs(
-    store, tmp_path, monkeypatch, scheme
+@pytest.mark.parametrize("scheme", [pytest.param("", marks=pytest.mark.deep), "local://"])
+def test_consumers_on_two_hosts_publish_to_one_place_and_close_each_others_runs(
+    postgresql_url, tmp_path, monkeypatch, scheme
 ):
     place = f"{scheme}{tmp_path / 'shared'}"
     monkeypatch.setenv("PQ_RUNS", place)
+    monkeypatch.setenv("PQ_FOLDER", str(tmp_path / "desk"))
+    monkeypatch.setenv("PQ_NOTEBOOK_ROOT", str(tmp_path / "notebooks"))
     mark = tmp_path / "began"
-    cells = [
-        "print('first', flush=True)",
-        f"open({str(mark)!r}, 'a').close()",
-        "import time; time.sleep(600)",
-    ]
-    slow = store.enqueue_notebook(write_notebook(store.folder / "slow.ipynb", *cells), max_attempts=1)
-    one = start(store, "one", tmp_path / "host-1", place)
+    cells = ["print('first')", f"open({str(mark)!r}, 'a').close()", "import time; time.sleep(600)"]
+    slow_path = write_notebook(tmp_path / "notebooks" / "slow.ipynb", *cells)
+    quick_path = write_notebook(tmp_path / "notebooks" / "quick.ipynb", "1 + 1")
     other = None
-    try:
-        wait_for(mark.exists, what="the run to begin")
-        wait_for(lambda: running(store, slow) == 4, what="the note to tell the last cell")
-        quick = store.enqueue_notebook(write_notebook(store.folder / "quick.ipynb", "1 + 1"))
-        os.killpg(one.pid, signal.SIGKILL)
-        one.wait()
-        other = start(store, "two", tmp_path / "host-2", place)
-        assert other.wait(timeout=120) == 0
-    finally:
-        for process in (one, other):
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
-    assert shown(store) == {"1": ["1.ipynb"], "2": ["1.ipynb"]}
-    closed = pq.open_run(slow, store)
-    assert (closed.metadata.pq.outcome, closed.metadata.pq.cell) == ("consumer died", 4)
-    assert closed.metadata.pq.consumer == "one"
-    assert pq.open_run(quick, store).metadata.pq.outcome == "completed"
+    with pq.connect(postgresql_url) as store:
+        slow = store.enqueue_notebook(slow_path, max_attempts=1)
+        one = start(store, "one", tmp_path / "host-1", place)
+        try:
+            wait_for(mark.exists, what="the run to begin")
+            wait_for(lambda: running(store, slow) == 4, what="the note to tell the last cell")
+            assert pq.open_run(slow, store).metadata.pq.outcome == "running"
+            quick = store.enqueue_notebook(quick_path)
+            os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
+            other = start(store, "two", tmp_path / "host-2", place)
+            wait_for(lambda: store.get(slow).status == "failed", what="the dead consumer's job to fail")
+            wait_for(lambda: "1" in shown(store), what="its run to be closed")
+            wait_for(lambda: store.get(quick).status == "completed", what="the other job")
+            wait_for(lambda: "2" in shown(store), what="its run to be published")
+        finally:
+            for process in (one, other):
+                if process is not None and process.poll() is None:
+                    process.terminate()
+                    process.wait()
+        assert shown(store) == {"1": ["1.ipynb"], "2": ["1.ipynb"]}
+        closed = pq.open_run(slow, store)
+        assert (closed.metadata.pq.outcome, closed.metadata.pq.cell) == ("consumer died", 4)
+        assert closed.metadata.pq.consumer == "one"
+        assert pq.open_run(quick, store).metadata.pq.outcome == "completed"
+    assert not list(tmp_path.glob("host-*/runs")), "nothing of a run stays on a host"
 
 
 def running(store, job):

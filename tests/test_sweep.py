@@ -151,6 +151,7 @@ def test_of_a_limited_sweep_only_so_many_go_on_at_a_time(store, train):
     assert len(store.actions()) == 1
     pq.sweep(store, train, {"seed": range(6)}, name="study", max_running=3)
     assert sweep.counts() == dict.fromkeys(Status, 0) | {"pending": 3, "blocked": 3}
+    assert "<th>limit</th><td>3 at a time</td>" in sweep._repr_html_()
     consume(store)
     assert sweep.counts()["completed"] == 6
 

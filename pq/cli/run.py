@@ -14,6 +14,7 @@ from pq.cli import invocation
 from pq.cli.invocation import AsJson, opened, write_json
 from pq.cli.terminal import block, say
 from pq.errors import InvalidJobError, StorageError
+from pq.values import written
 
 NAME = r"[^\W\d]\w*"
 
@@ -125,23 +126,7 @@ def named_value(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     if not name.isidentifier():
         raise InvalidJobError(f"a parameter's name must be an identifier, not {name!r:.50}")
-    return name, _value(value)
-
-
-def _value(text: str) -> Any:
-    """JSON where it is JSON, Python's True, False and None as papermill has them, else text."""
-    python = {"True": True, "False": False, "None": None}
-    if text in python:
-        return python[text]
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _no_constant(name: str) -> None:
-    """NaN and Infinity are no JSON; as a parameter they are text."""
-    raise ValueError(name)
+    return name, written(value)
 
 
 def produce(

@@ -6,13 +6,15 @@ this reads Python's syntax tree, which knows annotations, defaults over several 
 
 import ast
 import hashlib
+import io
 import json
 import keyword
 import os
 import re
+import tokenize
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,16 @@ EXACT_TEXT = ("python", "r", "bash")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One name of the parameters cell; `kind` is its annotation or its default's type, None if unknown."""
+    """One name of the parameters cell; `kind` is its annotation or its default's type, None if unknown.
+
+    `default` is Python source, `help` the comment in its last line; both are for people to read.
+    """
 
     name: str
     kind: ast.expr | None
     required: bool
+    default: str = ""
+    help: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,24 +239,34 @@ def _parameters(document: Mapping[str, Any], path: Path) -> dict[str, Parameter]
         except (SyntaxError, ValueError) as error:
             raise NotebookMissingError(f"the parameters cell of {path} is not Python: {error}") from None
     found: dict[str, Parameter] = {}
+    comments = _comments(text)
     for node in tree.body:
+        words = comments.get(node.end_lineno or 0, "")
         for one in _assigned(node):
-            found[one.name] = one
+            found[one.name] = replace(one, help=words)
     return found
 
 
 def _assigned(node: ast.stmt) -> Iterator[Parameter]:
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        yield Parameter(node.target.id, node.annotation, required=node.value is None)
+        default = "" if node.value is None else ast.unparse(node.value)
+        yield Parameter(node.target.id, node.annotation, required=node.value is None, default=default)
     elif isinstance(node, ast.Assign):
         kind = _commented(node.type_comment) or type_of(node.value)
         for target in node.targets:
             if isinstance(target, ast.Name):
-                yield Parameter(target.id, kind, required=False)
+                yield Parameter(target.id, kind, required=False, default=ast.unparse(node.value))
             elif isinstance(target, ast.Tuple | ast.List):
                 for one in target.elts:
                     if isinstance(one, ast.Name):
                         yield Parameter(one.id, None, required=False)
+
+
+def _comments(text: str) -> dict[int, str]:
+    """The comment of each line, without papermill's `type: int`."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    found = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    return {line: re.sub(r"^#\s*(type:\s*\S+\s*)?", "", words) for line, words in found.items()}
 
 
 def _commented(comment: str | None) -> ast.expr | None:

@@ -172,6 +172,8 @@ class Sweep:
             "done": f"{'█' * full}{'░' * (BAR - full)} {done:,} of {total:,}",
         }
         facts["jobs"] = told or "none"
+        limits = [limit for limit in self.queue.group_limits() if limit.group == self.name]
+        facts["limit"] = f"{limits[0].max_running:,} at a time" if limits else ""
         facts["running"] = "; ".join(f"{job.id}: {job.message or 'starts'}" for job in running[:3])
         return facts, done == total
 

@@ -11,6 +11,9 @@ class Ends(SharedEnds):
 
     def write(self, session: Session) -> None:
         """Write all that was added."""
+        ids = [*self.completed, *(job["id"] for job in self.jobs)]
+        if len(ids) > 1:
+            session.execute(sql.LOCK_LIMITS, {"ids": ids})
         if self.completed:
             results = dict(self.results)
             tokens = self.tokens

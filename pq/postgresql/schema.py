@@ -8,6 +8,7 @@ as differences and folded later, because a row that every consumer changes would
 from typing import Any
 
 from pq.errors import StorageError
+from pq.postgresql.epochs import EPOCHS
 
 LOCK = 0x7071_0001
 FOLD_LOCK = 0x7071_0002
@@ -349,7 +350,10 @@ create function pq.fit_all() returns void language sql as $$
 $$;
 """
 
-STEPS = ((1, "jobs and all that serves them", _TABLES + _FUNCTIONS),)
+STEPS = (
+    (1, "jobs and all that serves them", _TABLES + _FUNCTIONS),
+    (2, "epochs, so that no token is given twice", EPOCHS),
+)
 """All steps from an empty database to today's; append new ones, never change old ones."""
 
 _MIGRATIONS = """

@@ -1,9 +1,8 @@
 """Every statement that only PostgreSQL understands, or that only it needs, under a name.
 
 Each that reads the clock asks the server's, unless a clock was given: `:now` and `:monotonic` are then
-not null. A heartbeat does not wait for the disk: to lose one when the server crashes is harmless. A claim
-does, other than on SQLite, where no consumer outlives the machine: a claim that a crash of the server undid
-would give its token to another consumer, while the first still works.
+not null. A claim and a heartbeat alone do not wait for the disk: to lose one is harmless, because each epoch
+between two crashes of the server has tokens of its own.
 """
 
 from pq.sql import statements
@@ -111,7 +110,7 @@ claimed as (
     update jobs
     set status = 'processing',
         attempt = attempt + 1,
-        token = token + 1,
+        token = greatest(token + 1, (select epoch from moment) * 1000000 + 1),
         consumer = :consumer,
         incarnation = :incarnation,
         lease_until = (select monotonic from moment) + cast(:lease as double precision),
@@ -123,7 +122,7 @@ claimed as (
 """
 
 CLAIM = f"""
-with {_MOMENT}, {_DUE} as due),
+with {_MOMENT}, {_DUE} as due, {_UNSYNCED}, pq.epoch() as epoch),
 {_CLAIM}
 select moment.due, claimed.* from moment left join claimed on true
 order by claimed.assigned_to is null, claimed.priority desc, claimed.id
@@ -163,7 +162,7 @@ kept as (
 
 # The usual end of tries and the next claim, in one statement: one way to the server and back, one commit.
 SETTLE = f"""
-with {_MOMENT}, {_DUE} as due),
+with {_MOMENT}, {_DUE} as due, pq.epoch() as epoch),
 {_ENDED},
 counted as ({_BUCKET}),
 {_CLAIM}
@@ -219,6 +218,14 @@ LEASES = """
 select id, token, status, attempt, max_attempts, cancel_requested, started_at, consumer, queue, task from jobs
 where id = any(:ids)
 order by id
+for update
+"""
+
+# Each try that ends locks the limit of its group; in the order of their names nobody waits for each other.
+LOCK_LIMITS = """
+select 1 from group_limits
+where job_group in (select job_group from jobs where id = any(:ids))
+order by job_group
 for update
 """
 

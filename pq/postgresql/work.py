@@ -39,7 +39,7 @@ class PersistentQSQLAlchemy(Producing):
     def dequeue_many(
         self, consumer: str, limit: int, queues: Sequence[str] = DEFAULT_QUEUES, lease: timedelta = LEASE
     ) -> list[Job]:
-        """Take up to `limit` pending jobs, in one durable statement for each queue that has some."""
+        """Take up to `limit` pending jobs; the claim is not synced, losing it in a power cut is harmless."""
         values.name(consumer, "consumer")
         queues = values.names(queues, "queue")
         limit = values.whole(limit, "limit", least=1)
@@ -55,7 +55,7 @@ class PersistentQSQLAlchemy(Producing):
         for queue in queues:
             while len(taken) < limit:
                 asked = self._claiming(consumer, queue, limit - len(taken), lease_seconds)
-                asked |= {"promoted": promoted}
+                asked |= {"promoted": promoted, "alone": not session.in_transaction}
                 rows = session.rows(sql.CLAIM, asked)
                 taken += [to_job(row[1:], {}) for row in rows if row[1] is not None]
                 if promoted or not rows[0][0]:

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pq.interface import PersistentQInterface
+    from pq.job import Job
     from pq.widgets.actions import Report
 
 PAGE = 50
+LOOKED_AT = 50_000  # of a filter that lets few through, a page shows those among so many jobs
 MOST_NAMES = 200
 _SCRIPTS = ("common.js", "table.js", "filters.js", "dialogs.js", "panel.js", "admin.js")
 
@@ -47,9 +49,9 @@ class AdminBoard(Board):
         read_only = is_read_only() if read_only is None else read_only
         self._actions = Actions(queue, read_only=read_only)
         self._listing = Listing(queue, first or Filter())
-        self._pages: list[int | None] = [None]  # where this page and those before it begin, for `after`
+        self._pages: list[Job | int | None] = [None]  # where this page and those before it begin, for `after`
         self._held: int | None = None
-        self._next: int | None = None
+        self._next: Job | None = None
         self._top: int | None = None
         self._shown: int | None = None
         self._work: asyncio.Task[None] | None = None
@@ -95,6 +97,18 @@ class AdminBoard(Board):
                 self._done(self._actions.undo(message.get("nonce")))
             case "pause" | "resume" | "limit" | "stop":
                 self._done(getattr(self._commands, verb)(message))
+            case _:
+                self._add(verb, message)
+
+    def _add(self, verb: str, message: dict[str, Any]) -> None:
+        match verb:
+            case "notebooks":
+                self.send({"kind": "notebooks", "paths": self._commands.notebooks()})
+            case "inspect":
+                self.send({"kind": "notebook"} | self._commands.inspect(message))
+            case "run_notebook":
+                job = self._commands.run_notebook(message)
+                self._done(f"job {job.id} enqueued", job.id)
             case "enqueue":
                 job = self._commands.enqueue(message)
                 known = " was there already, with the same unique key" if job.existed else " enqueued"
@@ -157,14 +171,15 @@ class AdminBoard(Board):
 
     def _hold(self, on: bool) -> None:  # noqa: FBT001  # the browser's own flag
         """Keep the first page where it is, so that new jobs do not slide rows under the pointer."""
-        self._held = self._top + 1 if on and self._top is not None else None
+        top = self._top if on and self._listing.is_by_age else None
+        self._held = None if top is None else top + 1
         self.tick()
 
     def _read(self) -> dict[str, Any]:
         after = self._pages[-1] if self._pages[-1] is not None else self._held
-        jobs = self._listing.page(after, PAGE + 1)
+        jobs = self._listing.page(after, PAGE + 1, within=LOOKED_AT)
         page = jobs[:PAGE]
-        self._next = page[-1].id if len(jobs) > PAGE else None
+        self._next = page[-1] if len(jobs) > PAGE else None
         self._top = page[0].id if page else None
         return (
             super()._read()
@@ -177,6 +192,7 @@ class AdminBoard(Board):
                 "more": self._next is not None,
                 "held": self._held is not None,
                 "newer": self._newer(),
+                "within": LOOKED_AT,
                 "read_only": self._actions.read_only,
                 "detail": self._detail(),
                 "whole": self._whole_page,
@@ -225,8 +241,8 @@ class AdminBoard(Board):
 class JobTable(AdminBoard):
     """Jobs that match, live, in one's own notebook: `JobTable(queue, status="failed", since="24h")`.
 
-    The filters are those of the admin page: status, task, consumer, tag, group, search, since, until, and
-    `queue_name` for the queue.
+    The filters are those of the admin page: status, task, consumer, tag, group, search, since, until,
+    finished, order, and `queue_name` for the queue.
     """
 
     _whole_page = False

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pq.errors import InvalidJobError
 from pq.job import NewJob
-from pq.values import VALUE_BYTES, job_id
+from pq.notebook.fitting import describe, fits
+from pq.notebook.inspecting import allowed_roots
+from pq.notebook.job import NotebookSource
+from pq.values import VALUE_BYTES, job_id, written
 from pq.widgets.actions import RefusedError, text
-from pq.widgets.hiding import clean
+from pq.widgets.hiding import HIDDEN, clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +25,9 @@ if TYPE_CHECKING:
     from pq.widgets.hiding import Hiding
 
 AGAIN = "again-"
+PARAMETER = "parameter:"
+SKIPPED = {"runs", "logs", "inbox", "processed", "node_modules", "site-packages", "__pycache__"}
+MOST_FILES, MOST_NOTEBOOKS = 20_000, 300
 
 
 class Commands:
@@ -72,8 +80,53 @@ class Commands:
             delay=_seconds(message.get("delay", "")),
             max_attempts=_whole(message.get("max_attempts", ""), "the number of attempts"),
             unique_key=text(message.get("unique_key", "")) or None,
-            tags=tuple(part for tag in text(message.get("tags", "")).split(",") if (part := tag.strip())),
+            tags=_tags(message),
             group=text(message.get("group", "")) or None,
+        )
+        return self._queue.enqueue_many([new])[0]
+
+    def notebooks(self) -> list[str]:
+        """The notebooks that may be run, to choose from."""
+        self._allow()
+        return notebooks_below(self._queue.folder)
+
+    def inspect(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """What a notebook takes, for a form; the defaults of names that match a pattern are hidden."""
+        self._allow()
+        source = NotebookSource.find(text(message.get("path", "")), self._queue.folder)
+        known = source.inspected.parameters
+        fields = [
+            {
+                "name": one.name,
+                "type": "" if one.kind is None else clean(describe(one.kind), 100),
+                "default": HIDDEN if self._hiding.hides(one.name) else clean(one.default),
+                "help": clean(one.help),
+                "required": one.required,
+            }
+            for one in (known or {}).values()
+        ]
+        return {"path": source.given, "fields": fields, "readable": known is not None}
+
+    def run_notebook(self, message: Mapping[str, Any]) -> Job:
+        """Store a job that runs a notebook, from its form's texts; an empty field is left out."""
+        self._allow()
+        source = NotebookSource.find(text(message.get("path", "")), self._queue.folder)
+        known = source.inspected.parameters or {}
+        given: dict[str, Any] = {}
+        for field, value in message.items():
+            name = field.removeprefix(PARAMETER)
+            if name != field and isinstance(value, str) and value.strip():
+                kind = known[name].kind if name in known else None
+                given[name] = value if kind is not None and fits(kind, value) else written(value)
+        if source.inspected.parameters is None:
+            given |= parameters(message.get("parameters"))
+        new = source.new_job(
+            given,
+            queue=text(message.get("queue", "")) or "default",
+            priority=_whole(message.get("priority", ""), "priority") or 0,
+            tags=_tags(message),
+            group=text(message.get("group", "")) or None,
+            memory=text(message.get("memory", "")) or None,
         )
         return self._queue.enqueue_many([new])[0]
 
@@ -127,6 +180,30 @@ def parameters(value: object) -> dict[str, Any]:
     if not isinstance(parsed, dict):
         raise InvalidJobError('parameters must be a JSON object, such as {"path": "inbox/a.txt"}')
     return parsed
+
+
+def _tags(message: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(part for tag in text(message.get("tags", "")).split(",") if (part := tag.strip()))
+
+
+def notebooks_below(folder: Path) -> list[str]:
+    """Notebooks within the allowed folders, as `locate` takes them, without hidden ones and runs."""
+    found: list[str] = []
+    looked = 0
+    for root in allowed_roots() or [folder.resolve(), Path.cwd()]:
+        for place, folders, files in os.walk(root):
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in SKIPPED)
+            looked += len(files)
+            if looked > MOST_FILES:
+                return found
+            paths = (Path(place, name) for name in sorted(files) if name.endswith(".ipynb"))
+            homes = (folder.resolve(), Path.cwd())
+            for path in paths:
+                home = next((one for one in homes if path.is_relative_to(one)), None)
+                shown = path.relative_to(home).as_posix() if home else str(path)
+                if shown not in found:
+                    found.append(shown)
+    return found[:MOST_NOTEBOOKS]
 
 
 def _whole(value: object, what: str) -> int | None:

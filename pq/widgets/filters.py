@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pq import values
 from pq.errors import InvalidJobError
+from pq.listing import ORDERS
+from pq.values import job_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,17 +19,23 @@ if TYPE_CHECKING:
     from pq.interface import PersistentQInterface
     from pq.job import Job
 
-NAMES = ("status", "queue", "task", "consumer", "tag", "group")
+NAMES = ("status", "queue", "task", "consumer", "tag", "group", "order")
 SEARCH_LENGTH = 500
 BOUND_SECONDS = 5.0
 SCAN_PAGE = 1_000
+MOST_SCANS = 50
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_QUALIFIER = re.compile(r'(?<!\S)(status|queue|task|consumer|tag|group|since|until|id):("[^"]*"|\S+)')
+_QUALIFIER = re.compile(
+    r'(?<!\S)(status|queue|task|consumer|tag|group|order|since|until|finished|id):("[^"]*"|\S+)'
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One narrowing of the list; None is everything. `since` and `until` bound the creation time."""
+    """One narrowing of the list; None is everything, newest first.
+
+    `since` and `until` bound the creation time, `finished` is the earliest finishing time.
+    """
 
     status: str | None = None
     queue: str | None = None
@@ -38,6 +46,8 @@ class Filter:
     search: str | None = None
     since: str | None = None
     until: str | None = None
+    finished: str | None = None
+    order: str | None = None
 
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> Filter:
@@ -60,9 +70,11 @@ class Filter:
         """Raise InvalidJobError where a part cannot be."""
         if self.status is not None:
             values.status(self.status)
-        for text in (self.since, self.until):
+        for text in (self.since, self.until, self.finished):
             if text is not None:
                 moment(text)
+        if self.order not in (None, *ORDERS):
+            raise InvalidJobError(f"unknown order {self.order!r:.50}; one of {', '.join(ORDERS)}")
         if self.search and self.search.startswith("id:") and not self.search[3:].strip().isdecimal():
             raise InvalidJobError(f"search by id is written id:7, not {self.search!r:.50}")
 
@@ -72,7 +84,7 @@ class Filter:
 
 
 class Listing:
-    """Jobs that a filter lets through, newest first, by keyset pages."""
+    """Jobs that a filter lets through, in its order, by keyset pages."""
 
     def __init__(self, queue: PersistentQInterface, chosen: Filter) -> None:
         self._queue = queue
@@ -80,26 +92,50 @@ class Listing:
         self._narrowed = chosen.narrowed()
         self._bounds: tuple[float, int, int | None] | None = None
 
-    def page(self, after: int | None, limit: int) -> list[Job]:
-        """Up to `limit` jobs older than the job `after`."""
+    @property
+    def is_by_age(self) -> bool:
+        """Whether the newest job comes first."""
+        return self._narrowed.order in (None, "newest")
+
+    def page(self, after: Job | int | None, limit: int, *, within: int | None = None) -> list[Job]:
+        """Up to `limit` jobs that come after the job `after`; at most `within` jobs are looked at."""
         least, beyond = self._created()
-        if beyond is not None:
-            after = beyond if after is None else min(after, beyond)
-        parts = {name: getattr(self._narrowed, name) for name in (*NAMES, "search")}
-        jobs = self._queue.list(**parts, after=after, limit=limit)
-        return [job for job in jobs if job.id >= least]
+        if self.is_by_age:
+            if beyond is not None:
+                after = beyond if after is None else min(job_id(after), beyond)
+            return [job for job in self._some(after, limit, within) if job.id >= least]
+        found: list[Job] = []
+        size = limit if (least, beyond) == (0, None) else SCAN_PAGE
+        for _ in range(MOST_SCANS):
+            jobs = self._some(after, size, within)
+            found += [job for job in jobs if job.id >= least and (beyond is None or job.id < beyond)]
+            if len(jobs) < size or len(found) >= limit:
+                break
+            after = jobs[-1]
+        return found[:limit]
 
     def all(self, most: int) -> tuple[list[Job], bool]:
-        """The newest `most` of all that match, and whether there are more."""
+        """The first `most` of all that match, and whether there are more."""
         found: list[Job] = []
-        after: int | None = None
+        after: Job | None = None
         while len(found) <= most:
             jobs = self.page(after, min(SCAN_PAGE, most + 1 - len(found)))
             found += jobs
             if len(jobs) < SCAN_PAGE:
                 break
-            after = jobs[-1].id
+            after = jobs[-1]
         return found[:most], len(found) > most
+
+    def _some(self, after: Job | int | None, limit: int, within: int | None) -> list[Job]:
+        parts = {name: getattr(self._narrowed, name) for name in (*NAMES, "search")}
+        finished = self._narrowed.finished
+        return self._queue.list(
+            **parts | {"order": parts["order"] or "newest"},
+            finished_after=moment(finished) if finished else None,
+            after=after,
+            limit=limit,
+            within=within,
+        )
 
     def _created(self) -> tuple[int, int | None]:
         """The ids that the creation time allows: from, and below; looked up again every few seconds."""

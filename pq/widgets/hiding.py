@@ -40,6 +40,10 @@ class Hiding:
             return [self.hide(inner, depth - 1) for inner in value]
         return value
 
+    def hides(self, name: str) -> bool:
+        """Whether the value of this name is not sent."""
+        return self._expression.match(name) is not None
+
     def restore(self, changed: Any, original: Any) -> Any:
         """`changed` with the hidden values that a person left as they were put back from `original`."""
         if isinstance(changed, dict) and isinstance(original, Mapping):

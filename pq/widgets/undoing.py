@@ -63,7 +63,7 @@ class Undo:
     def _one(self, queue: PersistentQInterface, step: Step) -> bool:
         with queue.transaction():
             job = queue.get(step.job_id)
-            if (job.status, job.attempt) != (step.status, step.attempt):
+            if (_waiting(job.status), job.attempt) != (_waiting(step.status), step.attempt):
                 return False
             undo: dict[str, Callable[[], object]] = {
                 "cancel": lambda: queue.cancel(job, reason=REASON, by=self.who),
@@ -80,11 +80,16 @@ def way_back(verb: str, status: Status) -> str | None:
     """The verb that takes `verb` back from a job that was `status`; None: there is none."""
     if verb == "resubmit":
         return "cancel"
-    if verb in ("cancel", "mark_failed") and status is Status.PENDING:
+    if verb in ("cancel", "mark_failed") and _waiting(status) is Status.PENDING:
         return "resubmit"
     if verb == "assign" and status is not Status.PROCESSING:
         return "assign"
     return None
+
+
+def _waiting(status: Status) -> Status:
+    """A blocked job counts as pending: which of them it is, its group decides at any moment."""
+    return Status.PENDING if status is Status.BLOCKED else status
 
 
 def why_final(verb: str, status: Status) -> str:

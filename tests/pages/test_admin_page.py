@@ -5,6 +5,7 @@ import json
 from browsing import ask, confirm, expect_rows, expect_text, ready, rows, select, visit, wait_for
 
 import pq
+from notebooks import write_notebook
 
 
 def broken_job(queue, line="default", **options):
@@ -224,3 +225,64 @@ def test_what_is_typed_and_selected_stays_while_the_page_lives(browser, server, 
         dialog.get_by_role("button", name="Keep as it is").click()
         expect_text(page, "tab-pending", "64")
         ready(page)
+
+
+def test_a_notebook_is_run_from_a_form_made_of_its_parameters_cell(browser, server, queue):
+    name = "<img src=x onerror=alert(1)> report.ipynb"
+    cell = 'year: int  # <script>alert(2)</script>\ncity = "<b>Ulm</b>"\npassword = "hunter2"'
+    path = write_notebook(server.folder / name, "year", parameters=cell)
+    try:
+        with visit(browser, server, "admin.ipynb") as page:
+            page.get_by_test_id("run-notebook").click()
+            form = page.get_by_test_id("form")
+            form.locator("[name=path]").wait_for()
+            offered = page.locator("#pq-notebooks option").evaluate_all(
+                "(all) => all.map((one) => one.value)"
+            )
+            assert name in offered
+            fill(form, path="../outside.ipynb")
+            form.locator("button[type=submit]").click()
+            expect_text(page, "wrong", "there is no notebook")
+            fill(form, path=name)
+            form.locator("button[type=submit]").click()
+            year = form.locator("[name='parameter:year']")
+            year.wait_for()
+            assert "<script>alert(2)</script>" in form.inner_text()
+            assert form.locator("b, img, script").count() == 0
+            assert form.locator("[name='parameter:city']").get_attribute("placeholder") == "'<b>Ulm</b>'"
+            assert "hunter2" not in page.content()
+            year.fill("soon")
+            form.locator("button[type=submit]").click()
+            expect_text(page, "wrong", "must be int")
+            year.fill("2026")
+            confirm(form)
+            job = wait_for(lambda: queue.list(task="notebook"), "the job")[0]
+            assert job.parameters["parameters"] == {"year": 2026}
+            expect_text(page, "panel", f"Job {job.id}: notebook")
+    finally:
+        path.unlink()
+
+
+def test_the_list_has_orders_and_a_finishing_time_in_its_address(browser, server, queue):
+    low, high = queue.enqueue("stamp", priority=1).id, queue.enqueue("stamp", priority=2).id
+    done = [queue.enqueue("stamp", queue="other").id for _ in range(2)]
+    for one in reversed(done):
+        queue.cancel(one)
+    with visit(browser, server, "admin.ipynb?order=oldest") as page:
+        expect_rows(page, [low, high, *done])
+        order = page.get_by_test_id("filter-order")
+        order.select_option("priority")
+        expect_rows(page, [high, low])
+        assert page.url.endswith("?order=priority")
+        page.get_by_test_id("tab-failed").click()
+        expect_rows(page, [])
+        assert order.input_value() == ""
+        order.select_option("finished")
+        page.get_by_test_id("tab-all").click()
+        expect_rows(page, done)
+        page.get_by_test_id("more-filters").click()
+        page.get_by_test_id("filter-finished").select_option("1h")
+        expect_rows(page, done)
+        assert "finished=1h" in page.url
+        page.get_by_test_id("search").fill("finished:2020-01-01 order:oldest queue:other")
+        expect_rows(page, done)

@@ -23,6 +23,25 @@ function enqueueForm(view) {
   };
 }
 
+const notebooksForm = (paths) => ({
+  heading: "Run a notebook", submit: "Next", message: { verb: "inspect" },
+  note: "Its parameters cell makes the next form.",
+  fields: [["Notebook", "path", { required: true, maxlength: 1000, list: "pq-notebooks", value: paths.length === 1 ? paths[0] : "" }]],
+});
+
+function notebookForm(view, { path, fields, readable }) {
+  const label = (one) => [one.name, one.type && `(${one.type})`, one.help && `– ${one.help}`].filter(Boolean).join(" ");
+  const own = fields.map((one) => [label(one), `parameter:${one.name}`, { required: one.required, maxlength: 100000, placeholder: one.required ? "" : one.default, spellcheck: "false" }]);
+  const any = [["Parameters (JSON)", "parameters", { rows: 5, maxlength: 1000000, value: "{}", spellcheck: "false" }]];
+  return {
+    heading: `Run ${path}`, submit: "Enqueue", message: { verb: "run_notebook", path },
+    note: readable && !fields.length ? "This notebook has no cell with the tag parameters." : "A field that is left empty keeps the notebook's own value.",
+    fields: [...(readable ? own : any), ["Queue", "queue", { value: view.filter.queue ?? "default", maxlength: 200 }],
+      ["Priority (higher runs first)", "priority", { inputmode: "numeric", placeholder: "0" }], ["Memory at most", "memory", { placeholder: "such as 2G" }],
+      ["Tags, with commas between", "tags", {}], ["Group", "group", {}]],
+  };
+}
+
 const reviseForm = (job) => ({
   heading: `Run job ${job.id} with changes`, submit: "Enqueue", message: { verb: "revise", id: job.id },
   note: "A new job is enqueued with the same options, and the tag again-" + job.id + ". The old one stays as it is. A value shown as ••• is kept.",
@@ -122,7 +141,7 @@ function render({ model, el: node }) {
   const view = () => model.get("view");
   const question = confirmation(model);
   const form = forms(model);
-  const [guide, tasks] = [help(), el("datalist", { id: "pq-tasks" })];
+  const [guide, tasks, notebooks] = [help(), el("datalist", { id: "pq-tasks" }), el("datalist", { id: "pq-notebooks" })];
   let held = false;
   const hold = (on) => { if (held !== on) { held = on; model.send({ verb: "hold", on }); } };
   const filter = filters((state) => { picked.clear(); held = false; model.send({ verb: "filter", ...state }); });
@@ -146,18 +165,22 @@ function render({ model, el: node }) {
   });
   const add = el("button", { type: "button", "data-testid": "enqueue" }, "+ Enqueue");
   add.onclick = () => (add.title ? frame.toast(add.title, true) : form.show(enqueueForm(view())));
+  const run = el("button", { type: "button", "data-testid": "run-notebook" }, "+ Notebook");
+  run.onclick = () => (run.title ? frame.toast(run.title, true) : model.send({ verb: "notebooks" }));
   const bar = el("div", { class: "pq-bar pq-actions", role: "group", "aria-label": "Actions" }, ...actions.map((one) => one.button), chosen, everything, drop);
   const step = (verb, label) => el("button", { type: "button", "data-testid": verb, onclick: () => model.send({ verb }) }, label);
-  const [back, on] = [step("previous", "← Newer"), step("next", "Older →")];
+  const [back, on] = [step("previous", "← Back"), step("next", "More →")];
   const where = el("span", { "data-testid": "page" });
   const newer = el("button", { type: "button", class: "pq-newer", "data-testid": "newer", hidden: true, onclick: none });
   const [queues, groups, consumers] = [queuesCard(model, form.show), groupsCard(model, form.show), consumersTable([stopColumn(model, form.show)])];
   const cards = [queues, groups, consumers].map((part) => el("div", { class: "pq-card" }, part.root));
   const jobsCard = el("div", { class: "pq-card pq-jobs" }, bar, newer, list.root, el("div", { class: "pq-bar pq-pager" }, back, where, on));
-  frame.tools.append(add, el("button", { type: "button", class: "pq-quiet", "aria-label": "Keys", "data-testid": "keys", onclick: guide.show }, "?"));
-  frame.root.append(filter.root, el("div", { class: "pq-split" }, jobsCard, side.root), ...cards, question.root, form.root, guide.root, tasks);
+  frame.tools.append(add, run, el("button", { type: "button", class: "pq-quiet", "aria-label": "Keys", "data-testid": "keys", onclick: guide.show }, "?"));
+  frame.root.append(filter.root, el("div", { class: "pq-split" }, jobsCard, side.root), ...cards, question.root, form.root, guide.root, tasks, notebooks);
 
   const messages = {
+    notebooks: ({ paths }) => { notebooks.replaceChildren(...paths.map((value) => el("option", { value }))); form.show(notebooksForm(paths)); },
+    notebook: (message) => form.show(notebookForm(view(), message)),
     proposal: (message) => question.show(message, view().consumers),
     applied: () => { none(); model.send({ verb: "refresh" }); },
     done: (message) => { if (message.job) side.open(message.job); },
@@ -184,10 +207,12 @@ function render({ model, el: node }) {
     everything.hidden = picked.matching || !picked.whole() || (!shown.more && shown.page === 1);
     const here = shown.jobs.filter((job) => picked.ids.has(job.id));
     for (const { verb, button } of actions) disable(button, reason(verb, here, elsewhere));
-    disable(add, shown.read_only && READ_ONLY);
+    [add, run].forEach((one) => disable(one, shown.read_only && READ_ONLY));
     back.disabled = shown.page === 1;
     on.disabled = !shown.more;
-    text(where, `page ${shown.page}${shown.held ? ", held while jobs are selected" : ""}`);
+    const total = STATUSES.reduce((sum, status) => sum + shown.tabs[status], 0);
+    const bounded = !shown.more && Object.keys(shown.filter).some((name) => name !== "order") && total > shown.within;
+    text(where, `page ${shown.page}${bounded ? `, among ${number(shown.within)} jobs from there on` : ""}${shown.held ? ", held while jobs are selected" : ""}`);
     newer.hidden = !shown.newer;
     text(newer, `${shown.newer >= 100 ? "100 or more" : number(shown.newer)} newer ${shown.newer === 1 ? "job" : "jobs"}: show`);
     cards.forEach((card) => { card.hidden = !shown.whole; });

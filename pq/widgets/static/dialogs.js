@@ -7,8 +7,8 @@ const VERBS = {
 const BACK = {
   resubmit: "Undo, for half a minute, cancels those that have not begun.",
   assign: "Undo, for half a minute, assigns them back; a running job loses its lease and its try.",
-  mark_failed: "Undo, for half a minute, makes those that were pending pending again.",
-  cancel: "Undo, for half a minute, makes those that were pending pending again.",
+  mark_failed: "Undo, for half a minute, lets those that waited wait again.",
+  cancel: "Undo, for half a minute, lets those that waited wait again.",
   delete: "This cannot be undone.",
 };
 
@@ -126,7 +126,7 @@ function forms(model) {
 const KEYS = [
   ["/", "search"], ["j k", "next, previous job"], ["x", "select the job (with shift: from the last one on)"],
   ["Enter", "open the job"], ["r", "resubmit the selected jobs, or this one; asks first"],
-  ["[ ]", "newer, older page"], ["Esc", "close the panel, leave the search, select none"], ["?", "this list"],
+  ["[ ]", "page back, next page"], ["Esc", "close the panel, leave the search, select none"], ["?", "this list"],
 ];
 
 function help() {
@@ -134,7 +134,7 @@ function help() {
   const close = el("button", { type: "button", class: "pq-primary", onclick: () => dialog.close() }, "Close");
   const dialog = el("dialog", { class: "pq-dialog", "aria-labelledby": "pq-keys", "data-testid": "help" },
     el("h2", { id: "pq-keys" }, "Keys"), el("table", { class: "pq-keys" }, el("tbody", {}, ...rows)),
-    el("p", { class: "pq-muted" }, "Search: words, or status: queue: task: consumer: tag: group: since: until: id: with a value, such as queue:mail since:2h."),
+    el("p", { class: "pq-muted" }, "Search: words, or status: queue: task: consumer: tag: group: order: since: until: finished: id: with a value, such as queue:mail since:2h."),
     el("div", { class: "pq-buttons" }, close));
   return { root: dialog, show: () => dialog.showModal() };
 }

@@ -1,6 +1,9 @@
 // What is shown and what is selected: tabs, search with qualifiers, filters in the address. Follows table.js.
 
-const FIELDS = ["status", "queue", "task", "consumer", "tag", "group", "since", "until", "search"];
+const FIELDS = ["status", "queue", "task", "consumer", "tag", "group", "since", "until", "finished", "order", "search"];
+const ORDERS = { "": "Newest first", oldest: "Oldest first", finished: "Latest finished", due: "Next due", priority: "Highest priority" };
+// Some orders list some of the statuses alone.
+const LISTED = { finished: ["completed", "failed", "cancelled"], due: ["scheduled"], priority: ["pending"] };
 const TIMES = { "": "Any time", "5m": "Last 5 min", "1h": "Last hour", "24h": "Last 24 h", "7d": "Last 7 days" };
 
 function remember(part) {
@@ -50,7 +53,12 @@ function filters(send) {
   const queue = choice("queue", "queue", "All queues", pick);
   const task = choice("task", "task", "All tasks", pick);
   const since = choice("since", "created since", TIMES[""], pick);
-  since.node.append(...Object.entries(TIMES).slice(1).map(([value, words]) => el("option", { value }, words)));
+  const finished = choice("finished", "finished since", "Finished any time", pick);
+  const order = choice("order", "order", ORDERS[""], pick);
+  const options = (names, before = "") => Object.entries(names).slice(1).map(([value, words]) => el("option", { value }, before + words));
+  since.node.append(...options(TIMES));
+  finished.node.append(...options(TIMES, "Finished: "));
+  order.node.append(...options(ORDERS));
   const search = later("search", el("input", {
     type: "search", placeholder: "Search, or id:7 tag:x since:2h", "aria-label": "search", "data-testid": "search", maxlength: 500,
   }));
@@ -61,15 +69,16 @@ function filters(send) {
   const until = el("button", { type: "button", class: "pq-chip", "data-testid": "until", onclick: () => change({ until: "" }) });
   const nothing = Object.fromEntries(FIELDS.map((name) => [name, ""]));
   const clear = el("button", { type: "button", onclick: () => change(nothing) }, "Clear filter");
-  const more = el("div", { class: "pq-bar pq-more", hidden: true }, ...typed.map(({ input }) => input));
+  const more = el("div", { class: "pq-bar pq-more", hidden: true }, ...typed.map(({ input }) => input), finished.node);
   const unfold = el("button", {
     type: "button", "aria-expanded": "false", "data-testid": "more-filters",
     onclick: () => { more.hidden = !more.hidden; attribute(unfold, "aria-expanded", String(!more.hidden)); },
   }, "More filters");
   const root = el("div", { class: "pq-filter" }, tabs,
-    el("div", { class: "pq-bar" }, search, queue.node, task.node, since.node, unfold, until, clear), more);
+    el("div", { class: "pq-bar" }, search, queue.node, task.node, since.node, order.node, unfold, until, clear), more);
   const change = (part) => {
     Object.assign(state, part);
+    if (state.status && LISTED[state.order] && !LISTED[state.order].includes(state.status)) state["order" in part ? "status" : "order"] = "";
     remember(state);
     show();
     send(state);
@@ -79,9 +88,11 @@ function filters(send) {
     queue.choose(state.queue);
     task.choose(state.task);
     since.choose(state.since);
+    finished.choose(state.finished);
+    order.choose(state.order);
     if (document.activeElement !== search) search.value = state.search;
     for (const { name, input } of typed) if (document.activeElement !== input) input.value = state[name];
-    if (typed.some(({ name }) => state[name]) && more.hidden) unfold.click();
+    if ((state.finished || typed.some(({ name }) => state[name])) && more.hidden) unfold.click();
     until.hidden = !state.until;
     text(until, `until ${state.until} ×`);
     clear.hidden = FIELDS.every((name) => !state[name]);
