@@ -15,11 +15,14 @@ LONGEST_PAUSE_SECONDS = 5.0
 log = logging.getLogger("pq")
 
 
-def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> PersistentQInterface:
+def connect(
+    url: str | os.PathLike[str] | None = None, *, clock: Clock | None = None, read_only: bool = False
+) -> PersistentQInterface:
     """Open a queue, and make its file or its tables where they are missing.
 
     `url` is a path, `sqlite:///path`, `postgresql://…`, or None for the setting PQ_URL, else QUEUE_DB_FILE,
-    else queue.db. Raises StorageError with the way out.
+    else queue.db. With `read_only` the database itself refuses every write of this object. Raises
+    StorageError with the way out.
     """
     settings = read_settings()
     place = os.fspath(settings.database if url is None else url)
@@ -30,11 +33,11 @@ def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = 
             raise StorageError(
                 f"PostgreSQL needs {error.name}: pip install 'pq-notebooks[postgres]'"
             ) from None
-        return PersistentQSQLAlchemy(place, clock=clock, settings=settings)
+        return PersistentQSQLAlchemy(place, clock=clock, settings=settings, read_only=read_only)
     path = _file(place)
     from pq.sqlite import PersistentQSQLite
 
-    return PersistentQSQLite(path, clock=clock, settings=settings)
+    return PersistentQSQLite(path, clock=clock, settings=settings, read_only=read_only)
 
 
 def connect_patiently(url: str | os.PathLike[str] | None = None) -> PersistentQInterface:

@@ -27,7 +27,7 @@ _ADVICE = {
     "53100": "the server's disk is full; accepted jobs are safe: free some space",
     "53300": "the server has too many connections; raise max_connections, or use PgBouncer",
     "57P": "the server is stopping or starting; try again",
-    "25006": "this server is read-only; it may be a replica",
+    "25006": "it was opened to be read only, or it is a replica",
     "40P01": "two transactions waited for each other; try again",
 }
 
@@ -77,7 +77,7 @@ def is_away(error: Exception, code: str) -> bool:
     return "FATAL" not in str(error) or any(words in str(error) for words in _PASSING)
 
 
-def open_engine(url: URL, secrets: dict[str, str]) -> Engine:
+def open_engine(url: URL, secrets: dict[str, str], *, read_only: bool = False) -> Engine:
     """Connections that are opened when they are needed, and kept while few are idle."""
     engine = create_engine(
         url,
@@ -92,6 +92,8 @@ def open_engine(url: URL, secrets: dict[str, str]) -> Engine:
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: Any) -> None:
         set_up_connection(connection)
+        if read_only:
+            connection.execute("set default_transaction_read_only = on")
 
     return engine
 

@@ -35,11 +35,13 @@ class Store(PersistentQInterface):
         clock: Clock | None = None,
         settings: Settings | None = None,
         even_if_moved: bool = False,
+        read_only: bool = False,
     ) -> None:
         """Open the database at `url`, and make the tables where they are missing.
 
         Without `clock` all times are the server's. A password is better kept out of `url`: in
         PGPASSWORD, or in ~/.pgpass. `even_if_moved` is for `pq move`, which others must not come before.
+        With `read_only` the server refuses every write once the tables are there.
         """
         try:
             address = make_url(url).set(drivername="postgresql+psycopg")
@@ -64,6 +66,11 @@ class Store(PersistentQInterface):
             self._prepare()
             if not even_if_moved:
                 check_open(self.url, self.setting(MOVE_OUT), self.setting(MOVE_IN))
+            if read_only:
+                self._idle.close()
+                self._engine.dispose()
+                self._engine = open_engine(address, self._secrets, read_only=True)
+                self._idle, self._local = Idle(self._engine), threading.local()
         except BaseException:
             self.close()
             raise

@@ -102,6 +102,7 @@ class Session:
         self.in_transaction = False
         self.seen_version = -1
         self._durable = True
+        self._read_only = False
         self.gate = WriteGate(gate)
         try:
             self.connection = sqlite3.connect(
@@ -193,6 +194,11 @@ class Session:
         except sqlite3.Error as error:
             raise storage_error(error, self.path) from error
 
+    def refuse_writes(self) -> None:
+        """From now on SQLite itself refuses them."""
+        self.execute("pragma query_only = on")
+        self._read_only = True
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Several reads of one moment; within an open transaction, a part of that."""
@@ -215,6 +221,8 @@ class Session:
         if self.in_transaction:
             yield
             return
+        if self._read_only:
+            raise StorageError(f"cannot write to {self.path}: it was opened to be read only")
         with self.turn():
             try:
                 if durable is not self._durable:

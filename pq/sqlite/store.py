@@ -46,11 +46,13 @@ class Store(PersistentQInterface):
         settings: Settings | None = None,
         reserve_bytes: int = RESERVE_BYTES,
         even_if_moved: bool = False,
+        read_only: bool = False,
     ) -> None:
         """Open `path`, and make it and its tables where they are missing.
 
         `reserve_bytes` of free disk are kept for accepted jobs to finish: below that `enqueue` refuses.
-        `even_if_moved` is for `pq move`, which others must not come before.
+        `even_if_moved` is for `pq move`, which others must not come before. With `read_only` SQLite refuses
+        every write once the tables are there.
         """
         safety.check_library(sqlite3)
         name = os.fspath(path)
@@ -71,6 +73,7 @@ class Store(PersistentQInterface):
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._sessions_guard = threading.Lock()
         self._closed = False
+        self._read_only = False
         # Before the first connection: its side files take their mode from the file.
         safety.create_private(self.path)
         safety.create_private(self._gate_path)
@@ -79,6 +82,9 @@ class Store(PersistentQInterface):
             self._prepare()
             if not even_if_moved:
                 check_open(self.url, self.setting(MOVE_OUT), self.setting(MOVE_IN))
+            if read_only:
+                self._read_only = True
+                self._session.refuse_writes()
         except BaseException:
             self.close()
             raise
@@ -117,6 +123,8 @@ class Store(PersistentQInterface):
             # The parent's connection: using it, or even closing it, would break the parent's locks.
             _abandoned.append(session)
         session = Session(self.path, self._gate_path, GATE_TIMEOUT_SECONDS)
+        if self._read_only:
+            session.refuse_writes()
         self._local.session, self._local.pid = session, os.getpid()
         with self._sessions_guard:
             self._sessions.add(session)

@@ -23,6 +23,13 @@ PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--deep")
 
 RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("kills", ("-m", "tests.faults.torture", "--kills", "10000", "--jobs", "50000")),
+    (
+        "kills on PostgreSQL, and of it",
+        (
+            *("-m", "tests.faults.torture", "--postgresql"),
+            *("--kills", "1000", "--jobs", "5000", "--server-kills", "20"),
+        ),
+    ),
     ("power cuts", ("-m", "tests.faults.powercut", "--images", "50000")),
     ("I/O errors", ("-m", "tests.faults.io_errors", "--runs", "8000", "--seed", "2")),
     ("contention", ("-m", "tests.faults.contention", "--seconds", "60")),

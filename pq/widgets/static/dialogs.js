@@ -102,7 +102,6 @@ function forms(model) {
   });
   dialog.addEventListener("close", () => { open = null; });
   const show = ({ heading, note = "", fields = [], submit = "", danger = false, message = {} }) => {
-    if (dialog.open) dialog.close();
     open = message;
     text(title, heading);
     text(words, note);
@@ -113,7 +112,8 @@ function forms(model) {
     attribute(yes, "data-danger", danger);
     text(no, submit ? "Keep as it is" : "Close");
     refuse("");
-    dialog.showModal();
+    // The second page of a form: to close and open again would end it, because closing is told later.
+    if (!dialog.open) dialog.showModal();
   };
   const answer = (message) => {
     if (!dialog.open || !yes.disabled) return;
