@@ -174,6 +174,17 @@ def test_every_table_and_column_of_a_queue_moves_or_is_known_to_stay(tmp_path):
     assert OWN_SETTINGS == ("boot", "move_in", "move_out")
 
 
+def test_every_column_of_a_queue_on_a_server_moves_or_is_known_to_stay(postgresql_url):
+    stay = {"cancel_requested", "large", "incarnation", "lease_until"}
+    statement = (
+        "select column_name from information_schema.columns where table_schema = 'pq' and table_name = %s"
+    )
+    with pq.connect(postgresql_url) as queue, queue.transaction() as connection:
+        for table in TABLES:
+            rows = connection.exec_driver_sql(statement, (table.name,)).fetchall()
+            assert {name for (name,) in rows} - stay == set(table.columns)
+
+
 @pairs("sqlite-sqlite", "postgresql-sqlite")
 def test_a_chunk_of_large_jobs_is_bounded_by_bytes(places):
     old, _ = places
