@@ -88,10 +88,8 @@ def produce(
     checked_name(name, "a producer's name")
     checked_name(queue, "queue")
     with contextlib.ExitStack() as stack:
-        if isinstance(db, PersistentQInterface):
-            opened = db
-        else:
-            opened = stack.enter_context(connect_patiently(db) if headless else connect(db))
+        open_queue = connect_patiently if headless else connect
+        opened = db if isinstance(db, PersistentQInterface) else stack.enter_context(open_queue(db))
         producer = _Producer(
             opened,
             name,
@@ -214,8 +212,7 @@ class _Producer:
         with self.queue.transaction():
             text = self.queue.setting(INTERVAL_SETTING)
             if text is not None and not text.endswith(" "):
-                text += " "
-                self.queue.set_setting(INTERVAL_SETTING, text)
+                self.queue.set_setting(INTERVAL_SETTING, text := f"{text} ")
         return text
 
     def _read_interval(self) -> None:
@@ -359,8 +356,9 @@ def _write_text(inbox: Path) -> Path:
 
 
 def _random_lines() -> Iterator[str]:
-    for _ in range(random.randint(1, 10)):  # noqa: S311  # sample text, not a secret
-        yield " ".join(random.choices(WORDS, k=random.randint(1, 12))) + "\n"  # noqa: S311  # as above
+    words = random.Random()  # noqa: S311  # sample text, not a secret
+    for _ in range(words.randint(1, 10)):
+        yield " ".join(words.choices(WORDS, k=words.randint(1, 12))) + "\n"
 
 
 def _seconds(interval: object) -> float:
