@@ -274,6 +274,6 @@ def _close_kernels() -> None:
 
 
 def _connect(db: str | os.PathLike[str] | None, *, patient: bool) -> PersistentQInterface:
-    from pq.factory import connect, connect_patiently
+    from pq.factory import connect_for
 
-    return connect_patiently(db) if patient else connect(db)
+    return connect_for(db, patient=patient)

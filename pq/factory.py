@@ -40,13 +40,15 @@ def connect(
     return PersistentQSQLite(path, clock=clock, settings=settings, read_only=read_only)
 
 
-def connect_patiently(url: str | os.PathLike[str] | None = None) -> PersistentQInterface:
-    """As `connect`, but a server that does not answer is waited for: for what starts without a person."""
+def connect_for(url: str | os.PathLike[str] | None, *, patient: bool) -> PersistentQInterface:
+    """As `connect`; who starts without a person is `patient` and waits for a server that does not answer."""
     pause = 0.1
     while True:
         try:
             return connect(url)
         except ServerAwayError as error:
+            if not patient:
+                raise
             log.warning("the queue cannot be opened, trying again: %s", error)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from pq.display import Display, open_display
 from pq.errors import FileGoneError, InvalidJobError, MovedError, StorageError
-from pq.factory import connect, connect_patiently
+from pq.factory import connect_for
 from pq.interface import PersistentQInterface
 from pq.job import NewJob
 from pq.private import make_folder, opener
@@ -88,8 +88,8 @@ def produce(
     checked_name(name, "a producer's name")
     checked_name(queue, "queue")
     with contextlib.ExitStack() as stack:
-        open_queue = connect_patiently if headless else connect
-        opened = db if isinstance(db, PersistentQInterface) else stack.enter_context(open_queue(db))
+        opened = db if isinstance(db, PersistentQInterface) else connect_for(db, patient=headless)
+        stack.enter_context(contextlib.nullcontext() if opened is db else opened)
         producer = _Producer(
             opened,
             name,
@@ -356,9 +356,8 @@ def _write_text(inbox: Path) -> Path:
 
 
 def _random_lines() -> Iterator[str]:
-    words = random.Random()  # noqa: S311  # sample text, not a secret
-    for _ in range(words.randint(1, 10)):
-        yield " ".join(words.choices(WORDS, k=words.randint(1, 12))) + "\n"
+    for _ in range(random.randint(1, 10)):  # noqa: S311  # sample text, not a secret
+        yield " ".join(random.choices(WORDS, k=random.randint(1, 12))) + "\n"  # noqa: S311  # as above
 
 
 def _seconds(interval: object) -> float:
