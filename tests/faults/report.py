@@ -36,6 +36,7 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("checkpoints at once", ("-m", "tests.faults.contention", "--seconds", "60", "--hunt")),
     ("clocks", ("-m", "tests.faults.clocks", "--deep")),
     ("simulation", ("-m", "tests.faults.simulation", "--seeds", "5000")),
+    ("orphans of notebook runs", ("-m", "tests.faults.orphans", "--rounds", "3")),
     (
         "real consumers, notebooks, supervisor",
         (
