@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pq.listing import Order
     from pq.records import Settled
 
-LEASE = timedelta(seconds=30)
+LEASE, READ_SECONDS = timedelta(seconds=30), 5.0
 DEFAULT_QUEUES = ("default",)
 NO_PARAMETERS: Mapping[str, Any] = {}
 
@@ -100,8 +100,7 @@ class PersistentQInterface(ABC):
     ) -> Job | None:
         """Take the next pending job into processing under a lease, or return None.
 
-        Jobs assigned to this consumer come first, then the highest priority, then the oldest. Queues
-        are emptied in the order given.
+        Jobs assigned to it come first, then the highest priority, then the oldest; queues in their order.
         """
         jobs = self.dequeue_many(consumer, 1, queues, lease)
         return jobs[0] if jobs else None
@@ -373,6 +372,10 @@ class PersistentQInterface(ABC):
         `db` is the backend's own handle (sqlite_utils.Database), for tables of your own beside the
         jobs. An exception undoes everything. Keep it short: all other writers wait.
         """
+
+    @abstractmethod
+    def reader(self) -> PersistentQInterface:
+        """The same queue to look at: the database refuses every write, and ends a read after 5 seconds."""
 
     @abstractmethod
     def setting(self, name: str, default: str | None = None) -> str | None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from pq import values
 from pq.clock import Clock
 from pq.errors import StorageError
-from pq.interface import PersistentQInterface
+from pq.interface import READ_SECONDS, PersistentQInterface
 from pq.postgresql import schema, sql
 from pq.postgresql.listening import Listener
 from pq.postgresql.session import Idle, Session, connect_alone, open_engine, parted
@@ -35,11 +36,13 @@ class Store(PersistentQInterface):
         clock: Clock | None = None,
         settings: Settings | None = None,
         even_if_moved: bool = False,
+        read_seconds: float | None = None,
     ) -> None:
         """Open the database at `url`, and make the tables where they are missing.
 
         Without `clock` all times are the server's. A password is better kept out of `url`: in
         PGPASSWORD, or in ~/.pgpass. `even_if_moved` is for `pq move`, which others must not come before.
+        After `read_seconds` a read ends. Where the settings say that it is only to be read, nothing is made.
         """
         try:
             address = make_url(url).set(drivername="postgresql+psycopg")
@@ -51,7 +54,10 @@ class Store(PersistentQInterface):
         self.folder = Path(self.settings.folder or ".").absolute()
         self.clock = clock
         self.actor = _user()
-        self._engine = open_engine(address, self._secrets)
+        self._given = url
+        self._reader: Store | None = None
+        self._read_seconds = read_seconds
+        self._engine = open_engine(address, self._secrets, read_only=self.settings.read_only)
         self._idle = Idle(self._engine)
         self._engine_pid = os.getpid()
         self._local = threading.local()
@@ -78,7 +84,15 @@ class Store(PersistentQInterface):
             encoding = connection.execute("show server_encoding").fetchall()[0][0]
             if encoding != "UTF8":
                 raise StorageError(f"{self.url} stores text as {encoding}; choose a database with UTF8")
-            if not schema.is_current(connection, self.url):
+            current = schema.is_current(connection, self.url)
+            if self.settings.read_only:
+                if not current:
+                    raise StorageError(
+                        f"cannot read {self.url}: it has not the tables of this version of pq; "
+                        "open it once where it may be written"
+                    )
+                return
+            if not current:
                 schema.migrate(connection, self.url)
         if self.clock is not None and self.setting("boot") != self.clock.boot():
             session = self._session
@@ -102,7 +116,9 @@ class Store(PersistentQInterface):
                     self._engine.dispose(close=False)
                     self._idle = Idle(self._engine)
                     self._listener, self._engine_pid = None, os.getpid()
-        self._local.session = session = Session(self._idle, self.url)
+        self._local.session = session = Session(
+            self._idle, self.url, read_only=self.settings.read_only, read_seconds=self._read_seconds
+        )
         return session
 
     def _listening(self) -> Listener:
@@ -127,6 +143,20 @@ class Store(PersistentQInterface):
     def transaction(self) -> AbstractContextManager[Connection]:
         """One transaction; the SQLAlchemy connection is for tables of your own in the same database."""
         return self._session.transaction()
+
+    def reader(self) -> PersistentQInterface:
+        """The same queue in transactions that are begun `read only`; it is closed with this one."""
+        if self._read_seconds is not None:
+            return self
+        with self._guard:
+            if self._reader is None:
+                self._reader = type(self)(
+                    self._given,
+                    clock=self.clock,
+                    settings=replace(self.settings, read_only=True, folder=str(self.folder)),
+                    read_seconds=READ_SECONDS,
+                )
+            return self._reader
 
     def setting(self, name: str, default: str | None = None) -> str | None:
         """A value that processes share through the queue."""
@@ -186,6 +216,8 @@ class Store(PersistentQInterface):
             with suppress(StorageError):
                 self.unregister_consumer(identity)
         self._closed = True
+        if self._reader is not None:
+            self._reader.close()
         if self._listener is not None:
             self._listener.close()
         if self._engine_pid == os.getpid():

@@ -7,13 +7,14 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pq import values
 from pq.clock import Clock, SystemClock
 from pq.errors import StorageError
-from pq.interface import PersistentQInterface
+from pq.interface import READ_SECONDS, PersistentQInterface
 from pq.settings import Settings, read_settings
 from pq.sqlite import presence, safety, schema
 from pq.sqlite.session import (
@@ -46,11 +47,13 @@ class Store(PersistentQInterface):
         settings: Settings | None = None,
         reserve_bytes: int = RESERVE_BYTES,
         even_if_moved: bool = False,
+        read_seconds: float | None = None,
     ) -> None:
         """Open `path`, and make it and its tables where they are missing.
 
         `reserve_bytes` of free disk are kept for accepted jobs to finish: below that `enqueue` refuses.
-        `even_if_moved` is for `pq move`, which others must not come before.
+        `even_if_moved` is for `pq move`, which others must not come before. After `read_seconds` a read ends.
+        Where the settings say that it is only to be read, nothing is made.
         """
         safety.check_library(sqlite3)
         name = os.fspath(path)
@@ -71,9 +74,14 @@ class Store(PersistentQInterface):
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._sessions_guard = threading.Lock()
         self._closed = False
+        self._reader: Store | None = None
+        self._read_seconds = read_seconds
+        if self.settings.read_only and not self.path.exists():
+            raise StorageError(f"there is no queue {self.path}; it is only to be read, so none is made")
         # Before the first connection: its side files take their mode from the file.
-        safety.create_private(self.path)
-        safety.create_private(self._gate_path)
+        if not self.settings.read_only:
+            safety.create_private(self.path)
+            safety.create_private(self._gate_path)
         safety.protect(self.path)
         try:
             self._prepare()
@@ -92,6 +100,13 @@ class Store(PersistentQInterface):
             current = schema.check_version(session.db, self.url)
         except sqlite3.Error as error:
             raise storage_error(error, self.path) from None
+        if self.settings.read_only:
+            if not current:
+                raise StorageError(
+                    f"cannot read {self.url}: it has not the tables of this version of pq; "
+                    "open it once where it may be written"
+                )
+            return
         if not current:
             with session.write():
                 # Looked at again inside the gate: another process may have just made them.
@@ -116,7 +131,13 @@ class Store(PersistentQInterface):
         if session is not None:
             # The parent's connection: using it, or even closing it, would break the parent's locks.
             _abandoned.append(session)
-        session = Session(self.path, self._gate_path, GATE_TIMEOUT_SECONDS)
+        session = Session(
+            self.path,
+            self._gate_path,
+            GATE_TIMEOUT_SECONDS,
+            read_only=self.settings.read_only,
+            read_seconds=self._read_seconds,
+        )
         self._local.session, self._local.pid = session, os.getpid()
         with self._sessions_guard:
             self._sessions.add(session)
@@ -128,6 +149,20 @@ class Store(PersistentQInterface):
         session = self._session
         with session.write():
             yield session.db
+
+    def reader(self) -> PersistentQInterface:
+        """The same queue on connections with `mode=ro` and `query_only`; it is closed with this one."""
+        if self._read_seconds is not None:
+            return self
+        with self._sessions_guard:
+            if self._reader is None:
+                self._reader = type(self)(
+                    self.path,
+                    clock=self.clock,
+                    settings=replace(self.settings, read_only=True),
+                    read_seconds=READ_SECONDS,
+                )
+            return self._reader
 
     def setting(self, name: str, default: str | None = None) -> str | None:
         """A value that processes share through the queue."""
@@ -231,6 +266,8 @@ class Store(PersistentQInterface):
     def _blocked_frames(self) -> int | None:
         """WAL frames that a checkpoint cannot move because somebody reads an older state."""
         session = self._session
+        if session.read_only:
+            return None
         with session.turn():
             busy, frames, moved = session.rows("pragma wal_checkpoint(passive)")[0]
         return None if busy else max(frames - moved, 0)
@@ -246,6 +283,8 @@ class Store(PersistentQInterface):
             with suppress(StorageError):
                 self.unregister_consumer(identity)
         self._closed = True
+        if self._reader is not None:
+            self._reader.close()
         with self._sessions_guard:
             sessions = list(self._sessions)
         if getattr(self._local, "pid", os.getpid()) == os.getpid():
