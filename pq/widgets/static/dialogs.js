@@ -100,9 +100,8 @@ function forms(model) {
     yes.disabled = true;
     model.send({ ...open, ...answers });
   });
-  dialog.addEventListener("close", () => { open = null; });
+  dialog.addEventListener("close", () => { if (!dialog.open) open = null; }); // told late, when the next form may stand
   const show = ({ heading, note = "", fields = [], submit = "", danger = false, message = {} }) => {
-    if (dialog.open) dialog.close();
     open = message;
     text(title, heading);
     text(words, note);
@@ -113,7 +112,8 @@ function forms(model) {
     attribute(yes, "data-danger", danger);
     text(no, submit ? "Keep as it is" : "Close");
     refuse("");
-    dialog.showModal();
+    if (!dialog.open) dialog.showModal();
+    body.querySelector("input, textarea")?.focus();
   };
   const answer = (message) => {
     if (!dialog.open || !yes.disabled) return;
