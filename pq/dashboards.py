@@ -65,8 +65,6 @@ def serve(db: str | None = None, port: int = PORT, serving: Serving | None = Non
     if serving is None or serving.token is None:
         serving = replace(serving or Serving(), token=secrets.token_urlsafe(24))
         query = f"?token={serving.token}"
-    if serving.read_only:
-        os.environ["PQ_READ_ONLY"] = "1"  # for the kernels too
     place = _place(db)
     with _socket(port) as listening, _scratch() as scratch, connect(place) as queue:
         os.environ["PQ_FOLDER"] = str(queue.folder)  # the kernels run in another one
@@ -127,9 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--token-file", help="holds the token; made when missing")
     who.add_argument("--no-token", action="store_true", help="let every user of this machine in")
-    parser.add_argument(
-        "--read-only", action="store_true", help="refuse every action; the database is opened for reading"
-    )
+    parser.add_argument("--read-only", action="store_true", help="refuse every action")
     parser.add_argument(
         "--hide", action="append", default=[], metavar="PATTERN", help="hide values by name, such as *key*"
     )
@@ -192,6 +188,8 @@ def _scratch() -> Iterator[Path]:
 def _prepare_environment(place: str, scratch: Path, serving: Serving) -> None:
     """Set what the kernels inherit: the queue, and folders that keep Jupyter out of the user's home."""
     os.environ["PQ_URL"] = place  # wins over QUEUE_DB_FILE and over a .env file
+    if serving.read_only:
+        os.environ["PQ_READ_ONLY"] = "1"
     if serving.hide:
         os.environ["PQ_HIDE"] = ",".join([*serving.hide, *filter(None, [os.environ.get("PQ_HIDE")])])
     for name, folder in (

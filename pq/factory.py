@@ -1,19 +1,28 @@
 """From a path or an address to a queue: the one place that knows the backends."""
 
+import logging
 import os
+import time
 
 from pq.clock import Clock
-from pq.errors import StorageError
+from pq.errors import ServerAwayError, StorageError
 from pq.interface import PersistentQInterface
 from pq.settings import read_settings
 from pq.transfer import Transfer
 
+LONGEST_PAUSE_SECONDS = 5.0
 
-def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = None) -> PersistentQInterface:
+log = logging.getLogger("pq")
+
+
+def connect(
+    url: str | os.PathLike[str] | None = None, *, clock: Clock | None = None, read_only: bool = False
+) -> PersistentQInterface:
     """Open a queue, and make its file or its tables where they are missing.
 
     `url` is a path, `sqlite:///path`, `postgresql://…`, or None for the setting PQ_URL, else QUEUE_DB_FILE,
-    else queue.db. Raises StorageError with the way out.
+    else queue.db. With `read_only` the database itself refuses every write of this object. Raises
+    StorageError with the way out.
     """
     settings = read_settings()
     place = os.fspath(settings.database if url is None else url)
@@ -24,11 +33,25 @@ def connect(url: str | os.PathLike[str] | None = None, *, clock: Clock | None = 
             raise StorageError(
                 f"PostgreSQL needs {error.name}: pip install 'pq-notebooks[postgres]'"
             ) from None
-        return PersistentQSQLAlchemy(place, clock=clock, settings=settings)
+        return PersistentQSQLAlchemy(place, clock=clock, settings=settings, read_only=read_only)
     path = _file(place)
     from pq.sqlite import PersistentQSQLite
 
-    return PersistentQSQLite(path, clock=clock, settings=settings)
+    return PersistentQSQLite(path, clock=clock, settings=settings, read_only=read_only)
+
+
+def connect_for(url: str | os.PathLike[str] | None, *, patient: bool) -> PersistentQInterface:
+    """As `connect`; who starts without a person is `patient` and waits for a server that does not answer."""
+    pause = 0.1
+    while True:
+        try:
+            return connect(url)
+        except ServerAwayError as error:
+            if not patient:
+                raise
+            log.warning("the queue cannot be opened, trying again: %s", error)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def open_for_move(url: str) -> Transfer:

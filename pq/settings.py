@@ -21,7 +21,7 @@ class Settings:
     of executed notebooks, None for runs/ beside the queue (PQ_RUNS). `folder` is that of inbox/,
     processed/, runs/ and logs/ of a queue on a server, None for the working folder (PQ_FOLDER). `preload` are
     the modules that warm kernels have imported (PQ_PRELOAD, `pandas,numpy`), `cold` switches warm kernels off
-    (PQ_COLD=1). `read_only` opens queues so that the database refuses every write (PQ_READ_ONLY=1).
+    (PQ_COLD=1).
     """
 
     database: str
@@ -32,7 +32,6 @@ class Settings:
     folder: str | None = None
     preload: tuple[str, ...] = ()
     cold: bool = False
-    read_only: bool = False
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -47,7 +46,6 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         folder=values.get("PQ_FOLDER") or None,
         preload=tuple(values.get("PQ_PRELOAD", "").replace(",", " ").split()),
         cold=values.get("PQ_COLD") == "1",
-        read_only=values.get("PQ_READ_ONLY", "") not in ("", "0"),
     )
 
 

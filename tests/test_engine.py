@@ -14,13 +14,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from processes import wait_for
 
-from notebooks import plain_papermill
+from notebooks import LOSES_THE_NEXT_REQUEST, plain_papermill
 
-# papermill's own loop now and then misses its kernel's answer, and then waits for a minute or for ever.
-pytestmark = [
-    pytest.mark.deep,
-    pytest.mark.skipif(sys.platform != "linux", reason="warm kernels need Linux"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm kernels need Linux")
 
 NOTEBOOKS = {
     "text": ["print('out'); import sys; print('err', file=sys.stderr)", "1 + 1", "'a' * 3; 'b'", "_ * 2"],
@@ -131,8 +127,13 @@ def nothing_left_behind():
     """In place of conftest's: the engine's pool lives as long as this module's tests."""
 
 
+ALWAYS = ("parameters", "error")  # the others take long, and run with --deep
+
+
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.deep) for name in NOTEBOOKS]
+)
 def test_a_notebook_comes_out_as_by_papermill_alone(tmp_path, name):
     path = _write(name, tmp_path)
 
@@ -158,6 +159,21 @@ def test_two_runs_in_one_process_share_nothing(tmp_path):
     assert [run.cells[0].outputs[0].text for run in runs] == ["False\n", "False\n"]
     assert runs[0].cells[2].outputs[0].data != runs[1].cells[2].outputs[0].data
     assert not psutil.pid_exists(int(runs[1].cells[2].outputs[0].data["text/plain"]))
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_kernel_that_missed_a_request_is_woken(tmp_path, monkeypatch):
+    monkeypatch.setattr("pq.kernels.client.WAKE_SECONDS", 0.2)
+    path = tmp_path / "in.ipynb"
+    kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    cells = map(new_code_cell, [LOSES_THE_NEXT_REQUEST, "print(1)", "print(2)"])
+    nbformat.write(new_notebook(cells=list(cells), metadata={"kernelspec": kernel}), path)
+
+    run = papermill.execute_notebook(
+        path, None, engine_name="pq", progress_bar=False, execution_timeout=60, cwd=tmp_path
+    )
+
+    assert [cell.outputs[0].text for cell in run.cells[1:]] == ["1\n", "2\n"]
 
 
 @pytest.mark.usefixtures("engine")

@@ -365,3 +365,15 @@ def test_a_pool_without_a_handler_logs_nothing_when_all_is_well(caplog, tmp_path
     with caplog.at_level(logging.WARNING), KernelPool() as pool:
         pool.start(None, cwd=tmp_path)
     assert caplog.records == []
+
+
+def test_a_client_that_was_left_open_does_not_hold_up_the_end_of_its_process(tmp_path):
+    code = (
+        "import sys; from pq.kernels.pool import KernelPool\n"
+        "with KernelPool(cold=True) as pool:\n"
+        "    kernel = pool.start(None, cwd=sys.argv[1]); client = kernel.client(); kernel.kill()\n"
+        "    client.execute('never read'); client.context.destroy()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=120)
+
+    assert done.returncode == 0

@@ -116,11 +116,13 @@ def test_running_jobs_end_first_and_a_dead_consumers_job_is_taken_back(places):
     with pq.connect(old) as queue:
         queue.enqueue_many([NewJob("a"), NewJob("b")])
         mine = queue.dequeue("here")
-        lost = queue.dequeue("gone", lease=timedelta(seconds=0.3))
+        lost = queue.dequeue("gone")
         seen = []
 
         def told(what, done, total):
             seen.append((what, done))
+            if what == "waiting for jobs that run" and done == 2:
+                queue.heartbeat(lost, lease=timedelta(milliseconds=1))  # its last one
             if what == "waiting for jobs that run" and done == 1:
                 assert queue.dequeue("here") is None, "a closed queue hands nothing out"
                 with pytest.raises(pq.MovedError, match="is being moved to"):
@@ -170,6 +172,17 @@ def test_every_table_and_column_of_a_queue_moves_or_is_known_to_stay(tmp_path):
     for table in TABLES:
         assert set(table.columns) == tables[table.name] - columns_that_stay
     assert OWN_SETTINGS == ("boot", "move_in", "move_out")
+
+
+def test_every_column_of_a_queue_on_a_server_moves_or_is_known_to_stay(postgresql_url):
+    stay = {"cancel_requested", "large", "incarnation", "lease_until"}
+    statement = (
+        "select column_name from information_schema.columns where table_schema = 'pq' and table_name = %s"
+    )
+    with pq.connect(postgresql_url) as queue, queue.transaction() as connection:
+        for table in TABLES:
+            rows = connection.exec_driver_sql(statement, (table.name,)).fetchall()
+            assert {name for (name,) in rows} - stay == set(table.columns)
 
 
 @pairs("sqlite-sqlite", "postgresql-sqlite")

@@ -14,9 +14,6 @@ from pq.notebook.inspecting import read_notebook
 from pq.notebook.job import _prepared
 from pq.notebook.masking import Masking
 
-# papermill's own loop now and then misses its kernel's answer, and then waits for a minute or for ever.
-pytestmark = pytest.mark.deep
-
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -57,6 +54,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("parameters")
 
 
+@pytest.mark.deep
 @settings(max_examples=300, deadline=None)
 @given(value=JSON)
 def test_any_json_value_reaches_the_code_unchanged(folder, value):
@@ -98,8 +96,22 @@ CELLS = {
 }
 
 
-@pytest.mark.parametrize("name", CELLS)
-@pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
+ALWAYS = ("failing",)  # the others take long, and run with --deep
+
+
+@pytest.mark.parametrize(
+    ("name", "cold"),
+    [
+        pytest.param(
+            name,
+            cold,
+            id=f"{name}-{'cold' if cold else 'warm'}",
+            marks=() if name in ALWAYS and not cold else pytest.mark.deep,
+        )
+        for name in CELLS
+        for cold in (False, True)
+    ],
+)
 def test_a_run_says_what_plain_papermill_says(tmp_path, monkeypatch, name, cold):
     path = write_notebook(tmp_path / "a.ipynb", *CELLS[name], parameters="x = 1")
     monkeypatch.chdir(tmp_path)

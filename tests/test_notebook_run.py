@@ -9,7 +9,7 @@ import pytest
 from processes import wait_for
 
 import pq
-from notebooks import consume, files, run, statuses, write_notebook
+from notebooks import LOSES_THE_NEXT_REQUEST, consume, files, run, statuses, write_notebook
 
 
 @pytest.fixture
@@ -366,3 +366,12 @@ def test_what_names_no_module_is_not_preloaded(store):
     with pytest.raises(pq.InvalidJobError, match=r"cannot preload 'os; import x': it is no module's name"):
         pq.consume(store, preload=["os; import x"], display=False)
     assert store.consumers() == []
+
+
+def test_a_kernel_that_missed_a_request_is_woken(store, monkeypatch):
+    """As ipykernel 7.0 to 7.3 do now and then: the request is read when the next message has come."""
+    pytest.importorskip("ipykernel", "7.0")
+    monkeypatch.setattr("pq.notebook.execution.WAKE_SECONDS", 0.2)
+    job, notebook = run(store, LOSES_THE_NEXT_REQUEST, "print(1)", "print(2)")
+    assert job.error is None
+    assert [cell.outputs[0].text for cell in notebook.cells[2:]] == ["1\n", "2\n"]

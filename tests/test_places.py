@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import fsspec
+import fsspec.implementations.memory
 import pytest
 from command_line import CommandLine, answer
 from processes import wait_for
@@ -100,6 +101,7 @@ def test_consumers_on_two_hosts_publish_to_one_place_and_close_each_others_runs(
     monkeypatch.setenv("PQ_RUNS", place)
     monkeypatch.setenv("PQ_FOLDER", str(tmp_path / "desk"))
     monkeypatch.setenv("PQ_NOTEBOOK_ROOT", str(tmp_path / "notebooks"))
+    (tmp_path / "shared").mkdir()
     mark = tmp_path / "began"
     cells = ["print('first')", f"open({str(mark)!r}, 'a').close()", "import time; time.sleep(600)"]
     slow_path = write_notebook(tmp_path / "notebooks" / "slow.ipynb", *cells)
@@ -209,3 +211,60 @@ def test_a_path_and_a_file_address_are_folders(store, monkeypatch, words):
     place = place_of(store.folder)
     assert isinstance(place, FolderPlace)
     assert place.root in {store.folder / "elsewhere", Path("/elsewhere")}
+
+
+class Strict(fsspec.implementations.memory.MemoryFileSystem):
+    """Knows only the options that all of fsspec's places have; s3fs refuses others when it is first used."""
+
+    protocol = "strict"
+
+    def __init__(self, *, use_listings_cache):
+        assert use_listings_cache is False, "another consumer's runs would not be seen"
+        super().__init__()
+
+
+def test_a_place_is_opened_with_no_options_that_another_would_not_know(memory):
+    fsspec.register_implementation("strict", Strict, clobber=True)
+    place = RemotePlace("strict://bucket/runs")
+    place.write("7/1.ipynb", b"run", durable=True)
+    assert (place.names("7"), place.read("7/1.ipynb")) == (["1.ipynb"], b"run")
+
+
+def test_a_folder_is_made_below_the_place_but_never_the_place_itself(tmp_path):
+    place = RemotePlace(f"local://{tmp_path / 'shared'}")
+    with pytest.raises(FileNotFoundError):
+        place.write("7/1.ipynb", b"run", durable=True)
+    (tmp_path / "shared").mkdir()
+    place.write("7/1.ipynb", b"run", durable=True)
+    assert place.read("7/1.ipynb") == b"run"
+
+
+@pytest.mark.deep
+def test_a_bucket_of_s3_is_a_place(monkeypatch, tmp_path):
+    pytest.importorskip("s3fs", reason="deep: pip install s3fs moto flask flask-cors")
+    server = pytest.importorskip("moto.server", reason="deep: pip install s3fs moto flask flask-cors")
+    host = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    host.start()
+    try:
+        address, port = host.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{address}:{port}",
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "y",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "PQ_RUNS": "s3://bucket/runs",
+        }.items():
+            monkeypatch.setenv(name, value)
+        fsspec.filesystem("s3").mkdir("bucket")
+        with pq.connect(tmp_path / "queue.db") as store:
+            job = store.enqueue_notebook(write_notebook(tmp_path / "a.ipynb", "1 + 1"))
+            pq.consume(store, until_empty=True, display=False)
+            assert shown(store) == {"1": ["1.ipynb"]}
+            assert pq.open_run(job, store).metadata.pq.outcome == "completed"
+            with pytest.raises(pq.NotebookMissingError):
+                pq.open_run(job, store, attempt=2)
+        monkeypatch.setenv("PQ_RUNS", "s3://nowhere/runs")
+        with pytest.raises(FileNotFoundError):
+            place_of(tmp_path).write("7/1.ipynb", b"run", durable=True)
+    finally:
+        host.stop()

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import zmq
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
+from traitlets import Type
 
 from pq.errors import KernelStartError
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.1
 AGAIN_SECONDS = 1.0
+WAKE_SECONDS = 2.0
 
 
 @dataclass
@@ -72,6 +75,7 @@ class BlockingClient(BlockingKernelClient):
 
     def __init__(self, owner: Kernel) -> None:
         super().__init__()
+        self.context.linger = 0  # or the end of this process would wait for a kernel that is gone
         self._owner = owner
         self.load_connection_file(owner.connection_file)
 
@@ -100,13 +104,69 @@ class BlockingClient(BlockingKernelClient):
                 handshake.take_reply(shell.get_msg(timeout=0))
 
 
+class OutputChannel(AsyncZMQSocketChannel):
+    """iopub; `told` is the request that the kernel told of last, and its state."""
+
+    told: tuple[str | None, str | None] = (None, None)
+
+    async def get_msg(  # type: ignore[override]  # as jupyter_client's own
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> dict[str, Any]:
+        """The next message."""
+        message = await super().get_msg(timeout)
+        self.told = message["parent_header"].get("msg_id"), message["content"].get("execution_state")
+        return message
+
+
+class ShellChannel(AsyncZMQSocketChannel):
+    """The shell; who waits for a reply of a kernel that sleeps wakes it, by any message.
+
+    ipykernel 7.0 to 7.3 may miss a request and sleep until the next message comes (its issue 1554).
+    """
+
+    client: AsyncClient | None = None
+
+    async def get_msg(  # type: ignore[override]  # as jupyter_client's own
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> dict[str, Any]:
+        """The next message; raises Empty when there is none in time."""
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                return await super().get_msg(min(left, WAKE_SECONDS))
+            except Empty:
+                if left <= WAKE_SECONDS:
+                    raise
+                if self.client is not None and self.client.seems_asleep():
+                    self.client.kernel_info()
+
+
 class AsyncClient(AsyncKernelClient):
     """The same for `await`, which nbclient needs."""
 
+    shell_channel_class = Type(ShellChannel)
+    iopub_channel_class = Type(OutputChannel)
+
     def __init__(self, owner: Kernel) -> None:
         super().__init__()
+        self.context.linger = 0  # or the end of this process would wait for a kernel that is gone
         self._owner = owner
+        self._asked: str | None = None
         self.load_connection_file(owner.connection_file)
+
+    def execute(self, *words: Any, **options: Any) -> Any:
+        """Ask for a cell to be run; gives the request's id."""
+        self._asked = super().execute(*words, **options)
+        self.shell_channel.client = self
+        return self._asked
+
+    def seems_asleep(self) -> bool:
+        """Whether the kernel has not begun with the latest cell, or has ended it, as far as it has told."""
+        request, state = self.iopub_channel.told
+        return bool(request != self._asked or state == "idle")
 
     def start_channels(self, *_: Any, **__: Any) -> None:
         """Open the channels, once."""

@@ -26,6 +26,8 @@ ALIVE_SECONDS = 0.25
 GRACE_SECONDS = 2.0
 STOP_GRACE_SECONDS = 1.0
 LATE_OUTPUT_SECONDS = 10.0
+# ipykernel 7.0 to 7.3 may miss a request and sleep until the next message comes (its issue 1554).
+WAKE_SECONDS = 2.0
 OUTPUT_BYTES = 100_000_000
 ANSI = re.compile(r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 MEMORY_ERRORS = ("MemoryError", "_ArrayMemoryError", "OutOfMemoryError")
@@ -70,7 +72,7 @@ class Run:
         self._bytes = 0
         self._alive_at = 0.0
         self._parent: str | None = None
-        self._idle = False
+        self._begun = self._idle = False
         self._reply: dict[str, Any] | None = None
         self._iopub, self._shell = (
             _plain(one.socket) for one in (client.iopub_channel, client.shell_channel)
@@ -125,9 +127,9 @@ class Run:
         self._parent = self._client.execute(
             cell.source, store_history=True, allow_stdin=False, stop_on_error=not allows_errors
         )
-        self._idle, self._reply = False, None
+        self._begun, self._idle, self._reply = False, False, None
         self._outputs.clear_before_next_output = False
-        began = time.monotonic()
+        began = woken_at = time.monotonic()
         replied_at: float | None = None
         while not (self._idle and self._reply is not None):
             now = time.monotonic()
@@ -141,6 +143,9 @@ class Run:
                 if now - replied_at > LATE_OUTPUT_SECONDS:
                     self._executed.facts["late_output"] = self._executed.number
                     break
+            elif (self._idle or not self._begun) and now - woken_at > WAKE_SECONDS:
+                self._client.kernel_info()
+                woken_at = now
             self._pump(cell, POLL_SECONDS)
             self._executed.save()
         self._parent = None
@@ -175,6 +180,7 @@ class Run:
                 return
             if message["parent_header"].get("msg_id") != self._parent or not self._has_room(message, cell):
                 continue
+            self._begun = True
             try:
                 self._outputs.process_message(message, cell, executed.number - 1)
             except CellExecutionComplete:

@@ -186,7 +186,7 @@ class RemotePlace:
         try:
             from fsspec.core import url_to_fs
 
-            self._files, self._root = url_to_fs(url, use_listings_cache=False, auto_mkdir=True)
+            self._files, self._root = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise NotebookError(
                 f"PQ_RUNS={url} cannot be used: {error}; install fsspec and what the scheme needs, "
@@ -211,7 +211,7 @@ class RemotePlace:
     def write(self, name: str, data: bytes, *, durable: bool = False) -> None:
         """Put the object."""
         try:
-            self._ask(lambda: self._files.pipe_file(self._path(name), data))
+            self._into(name, lambda: self._files.pipe_file(self._path(name), data))
         except OSError as error:
             if durable:
                 raise
@@ -232,7 +232,7 @@ class RemotePlace:
 
     def rename(self, source: str, target: str) -> None:
         """Copy it there, then remove it here: such places know no other way."""
-        self._ask(lambda: self._files.cp_file(self._path(source), self._path(target)))
+        self._into(target, lambda: self._files.cp_file(self._path(source), self._path(target)))
         self._ask(lambda: self._files.rm_file(self._path(source)))
 
     def names(self, folder: str) -> list[str]:
@@ -248,6 +248,17 @@ class RemotePlace:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def _into(self, name: str, act: Callable[[], object]) -> None:
+        """Do it; where places have real folders, make the one that is missing, but never the root itself."""
+        try:
+            self._ask(act)
+        except FileNotFoundError:
+            folder = self._path(name).rpartition("/")[0]
+            if not self._ask(lambda: self._files.exists(self._root) and not self._files.exists(folder)):
+                raise
+            self._ask(lambda: self._files.makedirs(folder, exist_ok=True))
+            self._ask(act)
 
     def _ask(self, act: Callable[[], Answer]) -> Answer:
         try:

@@ -1,7 +1,8 @@
 """Every statement that only PostgreSQL understands, or that only it needs, under a name.
 
 Each that reads the clock asks the server's, unless a clock was given: `:now` and `:monotonic` are then
-not null. A claim and a heartbeat alone do not wait for the disk: to lose one in a power cut is harmless.
+not null. A claim and a heartbeat alone do not wait for the disk: to lose one is harmless, because each epoch
+between two crashes of the server has tokens of its own.
 """
 
 from pq.sql import statements
@@ -10,6 +11,9 @@ from pq.sql.statements import COLUMNS
 # Not clock_timestamp(), which is another within a statement, so that no index can be read by it.
 _SERVER = "cast(extract(epoch from statement_timestamp()) as double precision)"
 NOW = f"select {_SERVER}"
+
+# Not the row: a setting may not be there yet.
+LOCK_SETTING = "select pg_advisory_xact_lock(hashtext('pq.settings'), hashtext(:name))"
 
 # A list comes as JSON, and `ilike` knows no case.
 FILTERS = statements.FILTERS | {
@@ -106,7 +110,7 @@ claimed as (
     update jobs
     set status = 'processing',
         attempt = attempt + 1,
-        token = token + 1,
+        token = greatest(token + 1, (select epoch from moment) * 1000000 + 1),
         consumer = :consumer,
         incarnation = :incarnation,
         lease_until = (select monotonic from moment) + cast(:lease as double precision),
@@ -118,7 +122,7 @@ claimed as (
 """
 
 CLAIM = f"""
-with {_MOMENT}, {_DUE} as due, {_UNSYNCED}),
+with {_MOMENT}, {_DUE} as due, {_UNSYNCED}, pq.epoch() as epoch),
 {_CLAIM}
 select moment.due, claimed.* from moment left join claimed on true
 order by claimed.assigned_to is null, claimed.priority desc, claimed.id
@@ -158,7 +162,7 @@ kept as (
 
 # The usual end of tries and the next claim, in one statement: one way to the server and back, one commit.
 SETTLE = f"""
-with {_MOMENT}, {_DUE} as due),
+with {_MOMENT}, {_DUE} as due, pq.epoch() as epoch),
 {_ENDED},
 counted as ({_BUCKET}),
 {_CLAIM}

@@ -36,13 +36,15 @@ class Store(PersistentQInterface):
         clock: Clock | None = None,
         settings: Settings | None = None,
         even_if_moved: bool = False,
+        read_only: bool = False,
         read_seconds: float | None = None,
     ) -> None:
         """Open the database at `url`, and make the tables where they are missing.
 
         Without `clock` all times are the server's. A password is better kept out of `url`: in
         PGPASSWORD, or in ~/.pgpass. `even_if_moved` is for `pq move`, which others must not come before.
-        After `read_seconds` a read ends. Where the settings say that it is only to be read, nothing is made.
+        With `read_only` the server refuses every write once the tables are there, and ends what takes over
+        `read_seconds`.
         """
         try:
             address = make_url(url).set(drivername="postgresql+psycopg")
@@ -56,8 +58,8 @@ class Store(PersistentQInterface):
         self.actor = _user()
         self._given = url
         self._reader: Store | None = None
-        self._read_seconds = read_seconds
-        self._engine = open_engine(address, self._secrets, read_only=self.settings.read_only)
+        self._read_only, self._read_seconds = False, None if not read_only else read_seconds
+        self._engine = open_engine(address, self._secrets)
         self._idle = Idle(self._engine)
         self._engine_pid = os.getpid()
         self._local = threading.local()
@@ -70,6 +72,12 @@ class Store(PersistentQInterface):
             self._prepare()
             if not even_if_moved:
                 check_open(self.url, self.setting(MOVE_OUT), self.setting(MOVE_IN))
+            if read_only:
+                self._idle.close()
+                self._engine.dispose()
+                self._engine = open_engine(address, self._secrets, read_only=True)
+                self._read_only = True
+                self._idle, self._local = Idle(self._engine), threading.local()
         except BaseException:
             self.close()
             raise
@@ -84,15 +92,7 @@ class Store(PersistentQInterface):
             encoding = connection.execute("show server_encoding").fetchall()[0][0]
             if encoding != "UTF8":
                 raise StorageError(f"{self.url} stores text as {encoding}; choose a database with UTF8")
-            current = schema.is_current(connection, self.url)
-            if self.settings.read_only:
-                if not current:
-                    raise StorageError(
-                        f"cannot read {self.url}: it has not the tables of this version of pq; "
-                        "open it once where it may be written"
-                    )
-                return
-            if not current:
+            if not schema.is_current(connection, self.url):
                 schema.migrate(connection, self.url)
         if self.clock is not None and self.setting("boot") != self.clock.boot():
             session = self._session
@@ -117,7 +117,7 @@ class Store(PersistentQInterface):
                     self._idle = Idle(self._engine)
                     self._listener, self._engine_pid = None, os.getpid()
         self._local.session = session = Session(
-            self._idle, self.url, read_only=self.settings.read_only, read_seconds=self._read_seconds
+            self._idle, self.url, read_only=self._read_only, read_seconds=self._read_seconds
         )
         return session
 
@@ -153,16 +153,18 @@ class Store(PersistentQInterface):
                 self._reader = type(self)(
                     self._given,
                     clock=self.clock,
-                    settings=replace(self.settings, read_only=True, folder=str(self.folder)),
+                    settings=replace(self.settings, folder=str(self.folder)),
+                    read_only=True,
                     read_seconds=READ_SECONDS,
                 )
             return self._reader
 
     def setting(self, name: str, default: str | None = None) -> str | None:
-        """A value that processes share through the queue."""
-        rows = self._session.rows(
-            "select value from settings where name = :name", {"name": values.name(name, "setting")}
-        )
+        """A value that processes share; within a transaction others wait, so that it still holds."""
+        session, named = self._session, {"name": values.name(name, "setting")}
+        if session.in_transaction:
+            session.execute(sql.LOCK_SETTING, named)
+        rows = session.rows("select value from settings where name = :name", named)
         return rows[0][0] if rows else default
 
     def set_setting(self, name: str, value: str) -> None:

@@ -118,7 +118,7 @@ class ClosedGate(WriteGate):
     def enter(self, timeout_seconds: float | None) -> None:
         """Refuse."""
         del timeout_seconds
-        raise StorageError(f"cannot change the queue {self._path}: it was opened only to be read")
+        raise StorageError(f"cannot change the queue {self._path}: it was opened to be read only")
 
     def leave(self) -> None:
         """Nobody is in."""

@@ -7,7 +7,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +46,14 @@ class Store(PersistentQInterface):
         settings: Settings | None = None,
         reserve_bytes: int = RESERVE_BYTES,
         even_if_moved: bool = False,
+        read_only: bool = False,
         read_seconds: float | None = None,
     ) -> None:
         """Open `path`, and make it and its tables where they are missing.
 
         `reserve_bytes` of free disk are kept for accepted jobs to finish: below that `enqueue` refuses.
-        `even_if_moved` is for `pq move`, which others must not come before. After `read_seconds` a read ends.
-        Where the settings say that it is only to be read, nothing is made.
+        `even_if_moved` is for `pq move`, which others must not come before. With `read_only` SQLite refuses
+        every write once the tables are there, and ends what takes over `read_seconds`.
         """
         safety.check_library(sqlite3)
         name = os.fspath(path)
@@ -74,19 +74,21 @@ class Store(PersistentQInterface):
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._sessions_guard = threading.Lock()
         self._closed = False
+        self._read_only = False
+        self._read_seconds: float | None = None
         self._reader: Store | None = None
-        self._read_seconds = read_seconds
-        if self.settings.read_only and not self.path.exists():
-            raise StorageError(f"there is no queue {self.path}; it is only to be read, so none is made")
         # Before the first connection: its side files take their mode from the file.
-        if not self.settings.read_only:
-            safety.create_private(self.path)
-            safety.create_private(self._gate_path)
+        safety.create_private(self.path)
+        safety.create_private(self._gate_path)
         safety.protect(self.path)
         try:
             self._prepare()
             if not even_if_moved:
                 check_open(self.url, self.setting(MOVE_OUT), self.setting(MOVE_IN))
+            if read_only:
+                self._session.close()
+                self._read_only, self._read_seconds = True, read_seconds
+                self._local = threading.local()
         except BaseException:
             self.close()
             raise
@@ -100,13 +102,6 @@ class Store(PersistentQInterface):
             current = schema.check_version(session.db, self.url)
         except sqlite3.Error as error:
             raise storage_error(error, self.path) from None
-        if self.settings.read_only:
-            if not current:
-                raise StorageError(
-                    f"cannot read {self.url}: it has not the tables of this version of pq; "
-                    "open it once where it may be written"
-                )
-            return
         if not current:
             with session.write():
                 # Looked at again inside the gate: another process may have just made them.
@@ -135,7 +130,7 @@ class Store(PersistentQInterface):
             self.path,
             self._gate_path,
             GATE_TIMEOUT_SECONDS,
-            read_only=self.settings.read_only,
+            read_only=self._read_only,
             read_seconds=self._read_seconds,
         )
         self._local.session, self._local.pid = session, os.getpid()
@@ -159,7 +154,8 @@ class Store(PersistentQInterface):
                 self._reader = type(self)(
                     self.path,
                     clock=self.clock,
-                    settings=replace(self.settings, read_only=True),
+                    settings=self.settings,
+                    read_only=True,
                     read_seconds=READ_SECONDS,
                 )
             return self._reader

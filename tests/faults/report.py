@@ -23,12 +23,20 @@ PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--deep")
 
 RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("kills", ("-m", "tests.faults.torture", "--kills", "10000", "--jobs", "50000")),
+    (
+        "kills on PostgreSQL, and of it",
+        (
+            *("-m", "tests.faults.torture", "--postgresql"),
+            *("--kills", "1000", "--jobs", "5000", "--server-kills", "20"),
+        ),
+    ),
     ("power cuts", ("-m", "tests.faults.powercut", "--images", "50000")),
     ("I/O errors", ("-m", "tests.faults.io_errors", "--runs", "8000", "--seed", "2")),
     ("contention", ("-m", "tests.faults.contention", "--seconds", "60")),
     ("checkpoints at once", ("-m", "tests.faults.contention", "--seconds", "60", "--hunt")),
     ("clocks", ("-m", "tests.faults.clocks", "--deep")),
     ("simulation", ("-m", "tests.faults.simulation", "--seeds", "5000")),
+    ("orphans of notebook runs", ("-m", "tests.faults.orphans", "--rounds", "3")),
     (
         "real consumers, notebooks, supervisor",
         (

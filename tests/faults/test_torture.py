@@ -21,6 +21,16 @@ def test_kills_and_pauses_lose_nothing_and_complete_nothing_twice(kills, jobs, s
     assert all(figures["own_deaths"][point] for point in ("before commit", "after commit", "poison"))
 
 
+@pytest.mark.deep
+def test_the_same_on_a_server_that_is_killed_too(record_property):
+    limits = ("--kills", "1000", "--jobs", "5000", "--server-kills", "20")
+    code, figures = run_harness("torture", "--postgresql", *limits)
+    record_property("figures", figures)
+    assert (code, figures["violations"]) == (0, 0)
+    assert figures["server_kills"] == 20
+    assert figures["jobs"] >= 5000
+
+
 @pytest.mark.parametrize(
     ("mutant", "kinds"),
     [

@@ -1,6 +1,7 @@
 """Torture: producers and consumers are killed and stopped at random and at named points, then all is counted.
 
     python -m tests.faults.torture --kills 10000 --jobs 50000 --seed 1
+    python -m tests.faults.torture --postgresql --kills 1000 --jobs 5000 --server-kills 10
 
 A nemesis sends SIGKILL, or SIGSTOP past the lease and then SIGCONT, to processes that use the queue for real;
 they also kill themselves around their own commits, and some fall asleep past their lease and go on. Then the
@@ -29,8 +30,9 @@ import pq
 from pq import NewJob
 from pq.records import Outcome
 from tests.faults import mutants
-from tests.faults.checker import Kept, read, violations
+from tests.faults.checker import read, violations
 from tests.faults.simulation_mutants import MUTANTS as SIMULATION_MUTANTS
+from tests.faults.torture_places import FilePlace, Place, ServerPlace
 
 LEASE = timedelta(seconds=0.6)
 PRODUCERS, NAMES = 4, ("c1", "c2", "c3", "c4", "c5", "c5")  # two consumers have the same name
@@ -38,11 +40,6 @@ BACKLOG = 400
 POISON_TRIES = 3
 DEATH_CHANCE = 0.004
 STUCK_SECONDS = 60.0
-KEPT = """
-select id, json_extract(parameters, '$.key'), status, attempt, max_attempts, token, error,
-    (select json_group_array(token) from attempts where job_id = jobs.id and outcome = 'completed')
-from jobs
-"""
 
 
 @dataclass
@@ -50,6 +47,7 @@ class Arena:
     """One database, its history, and how wild it is in there now."""
 
     folder: Path
+    place: Place
     chance: random.Random
     is_wild: bool = True
     log: int = -1
@@ -58,7 +56,7 @@ class Arena:
 
     @property
     def database(self) -> str:
-        return str(self.folder / "queue.db")
+        return self.place.url
 
     @property
     def history(self) -> Path:
@@ -87,6 +85,11 @@ class Arena:
                 random.seed(seed)
                 role(self)
                 status = 0
+            except pq.StorageError as error:
+                # Where the server may be killed: it does not know what has happened, and starts anew.
+                self.write(f"k {os.getpid()}")
+                if isinstance(self.place, FilePlace):
+                    os.write(2, f"{role}: {error!r}\n".encode())
             except pq.PQError as error:
                 os.write(2, f"{role}: {error!r}\n".encode())
             finally:
@@ -102,6 +105,14 @@ class Arena:
         os.waitpid(pid, 0)
         del self.children[pid]
 
+    def kill_server(self) -> None:
+        """A claim that was not synced may be forgotten then: whoever holds one may meet another holder."""
+        for pid in self.children:
+            self.write(f"k {pid}")
+        self.place.kill()
+        for pid in self.children:
+            self.write(f"k {pid}")
+
     def revive(self) -> int:
         """Start again what ended by itself; how many these were."""
         ended = 0
@@ -111,20 +122,6 @@ class Arena:
                 again()
                 ended += 1
         return ended
-
-
-def make_mortal(arena: Arena) -> None:
-    """Every transaction of this process may end in a SIGKILL before it, in it, and after its commit."""
-
-    def around(execute: Callable[..., Any], statement: str, parameters: Any) -> Any:
-        if statement not in ("begin immediate", "commit"):
-            return execute(statement, parameters)
-        arena.die_perhaps(f"before {statement}")
-        answer = execute(statement, parameters)
-        arena.die_perhaps(f"after {statement}")
-        return answer
-
-    mutants.intercept(around)
 
 
 def produce(arena: Arena) -> None:
@@ -217,9 +214,9 @@ def _work(arena: Arena, queue: Any, name: str, jobs: list[pq.Job], *, seconds: f
     return settled.jobs
 
 
-def torment(arena: Arena, *, kills: int, jobs: int, seconds: float) -> dict[str, int]:
+def torment(arena: Arena, *, kills: int, jobs: int, server_kills: int, seconds: float) -> dict[str, int]:
     """Kill and stop until there were enough kills and jobs, or until the time is over."""
-    sent = {"kills": 0, "stops": 0}
+    sent = {"kills": 0, "stops": 0, "server_kills": 0}
     asleep: list[tuple[float, int]] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -230,6 +227,12 @@ def torment(arena: Arena, *, kills: int, jobs: int, seconds: float) -> dict[str,
             if pid in arena.children:
                 os.kill(pid, signal.SIGCONT)
         sent["kills"] += arena.revive()  # they killed themselves
+        if (
+            sent["server_kills"] < server_kills
+            and sent["kills"] * server_kills >= kills * sent["server_kills"]
+        ):
+            arena.kill_server()
+            sent["server_kills"] += 1
         victim = arena.chance.choice([pid for pid in arena.children if pid not in arena.spared])
         if victim in {pid for _, pid in asleep}:
             continue
@@ -290,18 +293,13 @@ def _is_drained(arena: Arena) -> bool:
 
 def judge(arena: Arena) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The figures of the history, and what it broke."""
+    kept, damaged = arena.place.look()
     with pq.connect(arena.database) as queue:
-        with queue.transaction() as db:
-            kept = {
-                row[0]: Kept(*row[1:7], completed=tuple(json.loads(row[7])))
-                for row in db.execute(KEPT).fetchall()
-            }
-            integrity = [row[0] for row in db.execute("pragma integrity_check").fetchall()]
         counts = queue.counts()
     with arena.history.open() as lines:
         told = read(lines)
     found = violations(told, kept)
-    found["damaged"] = [text for text in integrity if text != "ok"]
+    found["damaged"] = damaged
     statuses = [job.status for job in kept.values()]
     found["counters"] = [
         f"{status}: {number} counted, {statuses.count(status)} there"
@@ -333,6 +331,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.torture")
     parser.add_argument("--kills", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=50_000)
+    parser.add_argument("--postgresql", action="store_true", help="on a server of its own")
+    parser.add_argument("--server-kills", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=900.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -340,18 +340,25 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="pq-torture-") as folder,
         _mutated(os.environ.get("PQ_MUTANT", "")),
+        (ServerPlace if options.postgresql else FilePlace)(Path(folder)) as place,
     ):
-        arena = Arena(Path(folder), random.Random(options.seed))
+        arena = Arena(Path(folder), place, random.Random(options.seed))
         arena.log = os.open(arena.history, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         assert not _in_child(lambda: pq.connect(arena.database) is None)  # makes the file
-        make_mortal(arena)
+        place.make_mortal(arena.die_perhaps)
         for _ in range(PRODUCERS):
             arena.fork(produce)
         for name in NAMES:
             arena.fork(partial(consume, name=name))
         for name in ("z1", "z2", "z3"):
             arena.fork(partial(sleep_and_settle, name=name), spared=True)
-        sent = torment(arena, kills=options.kills, jobs=options.jobs, seconds=options.seconds)
+        sent = torment(
+            arena,
+            kills=options.kills,
+            jobs=options.jobs,
+            server_kills=options.server_kills,
+            seconds=options.seconds,
+        )
         drained = heal(arena)
         figures, found = judge(arena)
         os.close(arena.log)

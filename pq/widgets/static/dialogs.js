@@ -100,7 +100,7 @@ function forms(model) {
     yes.disabled = true;
     model.send({ ...open, ...answers });
   });
-  dialog.addEventListener("close", () => { if (!dialog.open) open = null; }); // told late, when the next form may stand
+  dialog.addEventListener("close", () => { open = null; });
   const show = ({ heading, note = "", fields = [], submit = "", danger = false, message = {} }) => {
     open = message;
     text(title, heading);
@@ -112,8 +112,8 @@ function forms(model) {
     attribute(yes, "data-danger", danger);
     text(no, submit ? "Keep as it is" : "Close");
     refuse("");
+    // The second page of a form: to close and open again would end it, because closing is told later.
     if (!dialog.open) dialog.showModal();
-    body.querySelector("input, textarea")?.focus();
   };
   const answer = (message) => {
     if (!dialog.open || !yes.disabled) return;
