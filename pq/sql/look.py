@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from pq import values
-from pq.errors import JobNotFoundError
+from pq.errors import JobNotFoundError, StorageError
 from pq.interface import PersistentQInterface
 from pq.job import Attempt, Job, Status
 from pq.listing import Order, asked, sort_key
@@ -165,4 +165,9 @@ class Looking(PersistentQInterface):
         """Rows as jobs, with the large values that stand apart from them."""
         ids = [row[0] for row in rows if row[-1]]
         large = self._apart(ids) if ids else {}
-        return [to.to_job(row, large, existed=existed) for row in rows]
+        try:
+            return [to.to_job(row, large, existed=existed) for row in rows]
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise StorageError(
+                f"cannot read a job of {self.url}: its row is damaged; restore a backup"
+            ) from error

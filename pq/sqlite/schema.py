@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pq.errors import StorageError
+from pq.transfer import REFUSAL
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -255,4 +256,25 @@ def check_version(db: Database, path: str) -> bool:
         raise StorageError(
             f"{path} belongs to another program: it has a table {min(clash)}; choose another file"
         )
+    _check_objects(db, path)
     return applied == known
+
+
+def _check_objects(db: Database, path: str) -> None:
+    """Refuse a file in which somebody else decides what happens in our tables."""
+    # SQLite keeps a trigger's text as it was given, but for its first two words.
+    ours = {
+        text.rstrip(";").replace("create trigger", "CREATE TRIGGER", 1)
+        for script in (FIRST, SECOND)
+        for text in statements(script)
+    }
+    others = db.conn.execute(
+        "select type, name, tbl_name, sql from sqlite_master where type in ('trigger', 'view')"
+    ).fetchall()
+    for kind, name, table, text in others:
+        of_a_move = text.count(";") == 1 and text.endswith(f"begin select raise(abort, '{REFUSAL}'); end")
+        if name in TABLES or (kind == "trigger" and table in TABLES and not (text in ours or of_a_move)):
+            raise StorageError(
+                f"{path} has a {kind} {name[:100]!r} that pq did not make, and which could change its jobs: "
+                "use another file, or drop it if you know what it does"
+            )

@@ -67,6 +67,8 @@ _ADVICE = {
 def storage_error(error: Exception, path: Path) -> StorageError:
     """The error that a person reads for one of SQLite's."""
     code = getattr(error, "sqlite_errorname", "") or ""
+    if isinstance(error, UnicodeDecodeError):  # of SQLite's own message: a name in it is no text
+        code = "SQLITE_CORRUPT"
     advice = next((text for name, text in _ADVICE.items() if code.startswith(name)), str(error))
     result = StorageError(f"cannot use the database {path}: {advice}")
     result.code = code  # type: ignore[attr-defined]  # for the consumer, which waits for a full disk
@@ -112,7 +114,7 @@ class Session:
             self.executemany = self.connection.executemany
             self._file = _identity(path)
             self._set_up()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             self.gate.close()
             raise storage_error(error, path) from None
 
@@ -191,7 +193,7 @@ class Session:
         self._check_file()
         try:
             return self.execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 
     def refuse_writes(self) -> None:
