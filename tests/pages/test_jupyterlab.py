@@ -78,6 +78,7 @@ def test_the_list_lives_in_jupyterlab_and_takes_its_keys_there(browser, tmp_path
             first = fail_one(queue)
             queue.enqueue("stamp", queue="other")
             page.goto(f"http://127.0.0.1:{port}/lab/tree/demo.ipynb?token={TOKEN}")
+            page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
             page.locator(".jp-Notebook .jp-Cell").first.click()
             for _ in CELLS:
                 page.keyboard.press("Shift+Enter")
