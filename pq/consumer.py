@@ -89,7 +89,11 @@ def consume(
     kernels = choose(preload, cold=cold)
     load_tasks(tasks)
     with ExitStack() as stack:
-        queue = db if isinstance(db, PersistentQInterface) else stack.enter_context(_connect(db))
+        queue = (
+            db
+            if isinstance(db, PersistentQInterface)
+            else stack.enter_context(_connect(db, patient=headless))
+        )
         if headless:
             stack.enter_context(_printing_to(queue.folder / "logs" / f"{name}-jobs.log"))
         hand, stop = Hand(), Stop()
@@ -269,7 +273,7 @@ def _close_kernels() -> None:
         module.close_pool()
 
 
-def _connect(db: str | os.PathLike[str] | None) -> PersistentQInterface:
-    from pq.factory import connect
+def _connect(db: str | os.PathLike[str] | None, *, patient: bool) -> PersistentQInterface:
+    from pq.factory import connect_for
 
-    return connect(db)
+    return connect_for(db, patient=patient)

@@ -83,6 +83,10 @@ class MoveError(PQError, RuntimeError):
     """The move of a queue cannot begin or go on; what is stored is as safe as before."""
 
 
+class ServerAwayError(StorageError):
+    """The database's server cannot be reached, or is just starting or stopping; later it may answer."""
+
+
 class UnsafePathError(PQError, OSError):
     """A path leads through a symbolic link out of its folder, or to something that is no regular file."""
 

@@ -1,12 +1,18 @@
 """From a path or an address to a queue: the one place that knows the backends."""
 
+import logging
 import os
+import time
 
 from pq.clock import Clock
-from pq.errors import StorageError
+from pq.errors import ServerAwayError, StorageError
 from pq.interface import PersistentQInterface
 from pq.settings import read_settings
 from pq.transfer import Transfer
+
+LONGEST_PAUSE_SECONDS = 5.0
+
+log = logging.getLogger("pq")
 
 
 def connect(
@@ -32,6 +38,20 @@ def connect(
     from pq.sqlite import PersistentQSQLite
 
     return PersistentQSQLite(path, clock=clock, settings=settings, read_only=read_only)
+
+
+def connect_for(url: str | os.PathLike[str] | None, *, patient: bool) -> PersistentQInterface:
+    """As `connect`; who starts without a person is `patient` and waits for a server that does not answer."""
+    pause = 0.1
+    while True:
+        try:
+            return connect(url)
+        except ServerAwayError as error:
+            if not patient:
+                raise
+            log.warning("the queue cannot be opened, trying again: %s", error)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def open_for_move(url: str) -> Transfer:

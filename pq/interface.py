@@ -81,9 +81,7 @@ class PersistentQInterface(ABC):
         self, path: str | os.PathLike[str], parameters: Mapping[str, Any] = NO_PARAMETERS, **options: Any
     ) -> Job:
         """Store a job that runs a notebook; the options are those of `enqueue`, and those of a run.
-
-        Its parameters cell is read now: raises InvalidJobError for a name or a type that does not fit, and
-        NotebookError for a notebook that is not there, or is none. See pq.notebook.job.
+        Raises InvalidJobError for what does not fit its parameters cell, NotebookError where there is none.
         """
         from pq.notebook.job import enqueue_notebook
 
@@ -359,9 +357,9 @@ class PersistentQInterface(ABC):
     ) -> None:
         """Let at most that many jobs of the group be pending or processing; the others wait blocked.
 
-        Whenever one of them leaves, the blocked job with the highest priority, and of these the oldest,
-        becomes pending. A scheduled job takes no part until it is due. A lower limit blocks pending jobs,
-        and never a running one, unless it is given back. None lifts the limit. It holds for jobs to come.
+        When one leaves, the blocked job with the highest priority, of these the oldest, becomes pending.
+        A scheduled job takes no part until it is due. A lower limit blocks pending jobs, a running one
+        only if it is given back. None lifts the limit. It holds for jobs to come.
         """
 
     # -- the queue itself -------------------------------------------------------------------------
@@ -392,6 +390,11 @@ class PersistentQInterface(ABC):
 
     def __enter__(self) -> Self:
         return self
+
+    def _repr_html_(self) -> str:
+        from pq.showing import queue_html
+
+        return queue_html(self)
 
     def __exit__(self, *error: object) -> None:
         self.close()

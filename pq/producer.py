@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from pq.display import Display, open_display
 from pq.errors import FileGoneError, InvalidJobError, MovedError, StorageError
-from pq.factory import connect
+from pq.factory import connect_for
 from pq.interface import PersistentQInterface
 from pq.job import NewJob
 from pq.private import make_folder, opener
@@ -88,7 +88,8 @@ def produce(
     checked_name(name, "a producer's name")
     checked_name(queue, "queue")
     with contextlib.ExitStack() as stack:
-        opened = db if isinstance(db, PersistentQInterface) else stack.enter_context(connect(db))
+        opened = db if isinstance(db, PersistentQInterface) else connect_for(db, patient=headless)
+        stack.enter_context(contextlib.nullcontext() if opened is db else opened)
         producer = _Producer(
             opened,
             name,
@@ -211,8 +212,7 @@ class _Producer:
         with self.queue.transaction():
             text = self.queue.setting(INTERVAL_SETTING)
             if text is not None and not text.endswith(" "):
-                text += " "
-                self.queue.set_setting(INTERVAL_SETTING, text)
+                self.queue.set_setting(INTERVAL_SETTING, text := f"{text} ")
         return text
 
     def _read_interval(self) -> None:

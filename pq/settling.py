@@ -1,6 +1,7 @@
 """Settling what a consumer has done: batches, retries while the database is in trouble, and the tally."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 from pq import values
 from pq.display import plain
-from pq.errors import FileGoneError, InvalidJobError, MovedError, StorageError
+from pq.errors import FileGoneError, InvalidJobError, MovedError, ServerAwayError, StorageError
 from pq.interface import PersistentQInterface
 from pq.job import Job
 from pq.notebook.runs import after_settling
@@ -148,11 +149,17 @@ class Books:
             except (FileGoneError, MovedError):  # waiting would not bring the queue back
                 raise
             except StorageError as error:
-                if time.monotonic() >= give_up_at or self._stop.forced:
+                if time.monotonic() >= self._until(error, give_up_at, patience) or self._stop.forced:
                     raise
                 log.warning("the queue cannot be written, trying again: %s", error)
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
+
+    def _until(self, error: StorageError, give_up_at: float, patience: float) -> float:
+        """When to give up; an absent server is waited for without end, until this consumer is to stop."""
+        if not isinstance(error, ServerAwayError) or patience < PATIENCE_SECONDS:
+            return give_up_at
+        return math.inf if self._stop.since is None else self._stop.since + LAST_PATIENCE_SECONDS
 
     def _settle(self, batch: list[Outcome], limit: int) -> Settled:
         try:

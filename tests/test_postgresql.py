@@ -11,17 +11,16 @@ from multiprocessing.pool import ThreadPool
 
 import psycopg
 import pytest
-from postgresql import empty, programs
+from postgresql import empty
 from processes import run_python, wait_for
 from sqlalchemy import text
 
 import pq
 from pq import NewJob, Outcome, Status
-from pq.doctor import examine
-from pq.doctor_server import judge_server
+from pq.listing import asked
 from pq.postgresql import schema, sql, work
 from pq.postgresql.session import native
-from pq.sql import statements
+from pq.sql import listing, statements
 
 SECOND = timedelta(seconds=1)
 
@@ -142,6 +141,22 @@ def test_what_a_person_decides_waits_for_a_consumer_that_is_just_finishing(url, 
     assert queue.get(job).status is Status.COMPLETED
 
 
+def test_a_setting_that_is_read_within_a_transaction_holds_until_its_end(url, queue):
+    with pq.connect(url) as other, ThreadPool(1) as pool:
+
+        def look():
+            with other.transaction():
+                return other.setting("seen")
+
+        with queue.transaction():
+            assert queue.setting("seen") is None
+            looking = pool.apply_async(look)
+            with pytest.raises(NotYetError):
+                looking.get(0.3)
+            queue.set_setting("seen", "yes")
+        assert looking.get(30) == "yes"
+
+
 # -- waking -------------------------------------------------------------------------------------------
 
 
@@ -236,7 +251,24 @@ def test_a_statement_reads_its_own_index_and_never_all_jobs(queue, raw, name, in
     assert "Seq Scan" not in plan.replace("Seq Scan on queues", "")
     assert "Hashed" not in plan
     used = {word for word in indexes if f'"Index Name": "{word}"' in plan}
-    assert used == indexes
+    assert used == indexes, plan
+
+
+@pytest.mark.parametrize("order", ["priority", "due", "finished"])
+def test_each_order_of_the_list_walks_along_its_index(queue, raw, order):
+    queue.enqueue_many([NewJob("stamp", delay=3600)] * 300 + [NewJob("stamp")] * 3000)
+    queue.settle([Outcome(job) for job in queue.dequeue_many("c", 100)])
+    raw.execute("analyze pq.jobs")
+    # Among equals of priority the next page may as well be found by id.
+    after = None if order == "priority" else queue.list(order=order, limit=1)[0]
+    filters = dict.fromkeys(("status", "search", "finished_after", "finished_before", "within"))
+    page = asked(queue.get, **filters, order=order, after=after, limit=50)
+    for statement, parameters in listing.statements(page, sql.FILTERS, queue.with_index):
+        with queue._session._connected() as connection:
+            rows = connection.execute(f"explain (format json) {native(statement)}", parameters).fetchall()
+        plan = json.dumps(rows[0][0])
+        assert f'"Index Name": "jobs_{order}"' in plan, plan
+        assert "Sort" not in plan, plan
 
 
 # -- the schema ---------------------------------------------------------------------------------------
@@ -334,59 +366,3 @@ def test_the_child_of_a_fork_has_connections_of_its_own(queue, raw):
     queue.enqueue("parent again")
     assert queue.counts()["pending"] == 3
     assert queue.consumers()[0].alive
-
-
-# -- doctor and copies ----------------------------------------------------------------------------
-
-WELL = {"version": "18", "is_replica": False, "fsync": "on", "synchronous_commit": "on", "connections": 10,
-        "max_connections": 100, "own_connections": 3, "bytes": 2**20, "server_now": 1000.0,
-        "host_now": 1000.5, "idle_in_transaction": 0, "dead_rows": 5, "steps": ["one"], "expired_leases": 0,
-        "dead_consumers": []}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("facts", "check", "level", "told"),
-    [
-        ({"is_replica": True}, "server", "error", "takes no writes"),
-        ({"fsync": "off"}, "durability", "error", "fsync is off: a power cut loses accepted jobs"),
-        ({"synchronous_commit": "off"}, "durability", "error", "synchronous_commit is off"),
-        ({"host_now": 1600.0}, "clock", "warning", "600 s ahead of the server"),
-        ({"host_now": 400.0}, "clock", "warning", "600 s behind the server"),
-        ({"connections": 95}, "connections", "warning", "95 of 100 used, 3 of them by pq"),
-        ({"idle_in_transaction": 2}, "transactions", "warning", "2 stand open"),
-        ({"dead_rows": 3_000_000}, "size", "warning", "3,000,000 dead rows"),
-        ({"expired_leases": 4}, "leases", "warning", "4 ran out"),
-        ({"dead_consumers": ["c"]}, "consumers", "warning", "1 died: c"),
-    ],
-)
-def test_doctor_tells_what_is_wrong_with_a_server(facts, check, level, told):
-    assert {finding.level for finding in judge_server(WELL)} == {"ok"}
-    (found,) = [finding for finding in judge_server(WELL | facts) if finding.level != "ok"]
-    assert (found.check, found.level) == (check, level)
-    assert told in found.text
-    assert found.mend
-
-
-def test_doctor_examines_a_living_server(queue):
-    queue.register_consumer("c")
-    queue.enqueue("stamp")
-    queue.dequeue("c", lease=timedelta(seconds=0.001))
-    found = {finding.check: finding for finding in examine(queue)}
-    assert found["server"].text.startswith("PostgreSQL ")
-    assert found["consumers"].level == "ok"
-    assert found["leases"].text.startswith("1 ran out")
-
-
-def test_a_copy_needs_pg_dump_and_a_new_name(queue, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(pq.StorageError, match="pg_dump is not installed"):
-        queue.backup(str(tmp_path / "copy"))
-    monkeypatch.setenv("PATH", f"{programs()}{os.pathsep}{os.environ['PATH']}")
-    if not (programs() / "pg_dump").exists():
-        return
-    queue.enqueue("stamp")
-    queue.backup(str(tmp_path / "copy"))
-    assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "copy").read_bytes().startswith(b"PGDMP")
-    with pytest.raises(pq.StorageError, match="it exists; choose another name"):
-        queue.backup(str(tmp_path / "copy"))

@@ -1,17 +1,24 @@
 """A server that is killed, restarted, or hangs up, under consumers and pages that go on."""
 
+import subprocess
+import sys
 import threading
 import time
+from multiprocessing import TimeoutError as NotYetError
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 import psycopg
 import pytest
-from postgresql import Server
+from postgresql import Server, empty
 from processes import Consumers, wait_for
 from test_crash import check_total_queue, outcomes
 
 import pq
-from pq import NewJob
+from pq import NewJob, settling
 from pq.postgresql import work
+
+RUN_ALL = Path(__file__).parents[1] / "run_all.py"
 
 
 @pytest.fixture
@@ -113,7 +120,7 @@ def test_live_consumers_keep_their_jobs_when_the_server_hangs_up(shared_postgres
         finally:
             consumers.stop()
         assert outcomes(queue, [job.id]) == {"completed"}
-        queue.delete_all()
+    empty(shared_postgresql_url)
 
 
 def _status(queue, job):
@@ -144,3 +151,51 @@ def test_nobody_counts_as_dead_just_after_the_server_has_started(server, monkeyp
         monkeypatch.setattr(work, "GRACE_SECONDS", 0.0)
         assert [job.error for job in queue.rescue()] == ["consumer died"]
         assert [one.id for one in queue.consumers(ended=True)] == [identity]
+
+
+def test_consumers_wait_without_end_for_a_server_that_is_away_and_stop_when_told(server, monkeypatch):
+    monkeypatch.setattr(settling, "PATIENCE_SECONDS", 0.2)  # of every other trouble
+    monkeypatch.setattr(settling, "LAST_PATIENCE_SECONDS", 0.1)
+    with pq.connect(server.url()) as queue, ThreadPool(1) as pool:
+        working = pool.apply_async(pq.consume, (queue,), {"name": "c", "display": False})
+        wait_for(queue.consumers, what="the consumer")
+        server.kill()
+        with pytest.raises(NotYetError):
+            working.get(1.5)
+        server.start()
+        job = queue.enqueue("unknown to all")
+        wait_for(lambda: queue.attempts(job), what="the consumer to go on")
+        queue.stop_consumer("c")
+        assert working.get(60).ended == "stop requested"
+
+
+def test_who_starts_without_a_person_waits_for_the_server(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = server.url()
+    server.kill()
+    with pytest.raises(pq.ServerAwayError):
+        pq.produce(url, count=1, interval=0.01, display=False)
+    with ThreadPool(1) as pool:
+        producing = pool.apply_async(pq.produce, (url,), {"count": 1, "interval": 0.01, "headless": True})
+        with pytest.raises(NotYetError):
+            producing.get(0.5)
+        server.start()
+        assert producing.get(60).jobs == 1
+
+
+def test_run_all_goes_on_when_the_server_was_away(server, tmp_path):
+    out = tmp_path / "out.txt"
+    command = [sys.executable, RUN_ALL, "--db", server.url(), "--interval", "0.2", "--no-dashboards"]
+    with out.open("w") as stream, pq.connect(server.url()) as queue:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=stream, stderr=stream)
+        try:
+            wait_for(lambda: queue.counts()["completed"] > 2, limit=120, what="jobs")
+            server.kill()
+            wait_for(lambda: "waiting for the queue" in out.read_text(), what="run_all to say so")
+            server.start()
+            done = queue.counts()["completed"]
+            wait_for(lambda: queue.counts()["completed"] > done + 2, limit=120, what="more jobs")
+        finally:
+            process.terminate()
+            process.wait(60)
+        assert "crashed" not in out.read_text()

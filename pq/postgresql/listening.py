@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
-from pq.postgresql.schema import WAITING
+from pq.postgresql.triggers import WAITING
 
 ANNOUNCED_SECONDS = 3.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0

@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from pq.errors import StorageError
+from pq.errors import ServerAwayError, StorageError
 from pq.transfer import MOVE_OUT, REFUSAL, moved_error
 
 TABLES = "jobs|attempts|consumers|actions|counters|buckets|queues|group_limits|settings"
@@ -30,6 +30,9 @@ _ADVICE = {
     "25006": "it was opened to be read only, or it is a replica",
     "40P01": "two transactions waited for each other; try again",
 }
+
+
+_PASSING = ("starting up", "shutting down", "recovery mode", "too many", "terminating connection")
 
 
 @cache
@@ -56,9 +59,22 @@ def storage_error(error: Exception, place: str) -> StorageError:
     if advice is None:
         advice = " ".join(str(error).split())[:300] or type(error).__name__
         advice = re.sub(r"(password\s*=\s*)\S+", r"\1…", advice)
-    result = StorageError(f"cannot use the database {place}: {advice}")
+    kind = ServerAwayError if is_away(error, code) else StorageError
+    result = kind(f"cannot use the database {place}: {advice}")
     result.code = code  # type: ignore[attr-defined]  # for `resubmit`, which meets twins
     return result
+
+
+def is_away(error: Exception, code: str) -> bool:
+    """Whether later the same may succeed: no answer, or that of a server which starts, stops or is full.
+
+    An error of connecting has no code; a server that refuses for good says FATAL.
+    """
+    if code:
+        return code.startswith(("57P", "53300", "08"))
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return "FATAL" not in str(error) or any(words in str(error) for words in _PASSING)
 
 
 def open_engine(url: URL, secrets: dict[str, str], *, read_only: bool = False) -> Engine:

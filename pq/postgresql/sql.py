@@ -1,7 +1,8 @@
 """Every statement that only PostgreSQL understands, or that only it needs, under a name.
 
 Each that reads the clock asks the server's, unless a clock was given: `:now` and `:monotonic` are then
-not null. A claim and a heartbeat alone do not wait for the disk: to lose one in a power cut is harmless.
+not null. A claim and a heartbeat alone do not wait for the disk: to lose one is harmless, because each epoch
+between two crashes of the server has tokens of its own.
 """
 
 from pq.sql import statements
@@ -10,6 +11,9 @@ from pq.sql.statements import COLUMNS
 # Not clock_timestamp(), which is another within a statement, so that no index can be read by it.
 _SERVER = "cast(extract(epoch from statement_timestamp()) as double precision)"
 NOW = f"select {_SERVER}"
+
+# Not the row: a setting may not be there yet.
+LOCK_SETTING = "select pg_advisory_xact_lock(hashtext('pq.settings'), hashtext(:name))"
 
 # A list comes as JSON, and `ilike` knows no case.
 FILTERS = statements.FILTERS | {

@@ -136,10 +136,11 @@ class Store(PersistentQInterface):
         return self._session.transaction()
 
     def setting(self, name: str, default: str | None = None) -> str | None:
-        """A value that processes share through the queue."""
-        rows = self._session.rows(
-            "select value from settings where name = :name", {"name": values.name(name, "setting")}
-        )
+        """A value that processes share; within a transaction others wait, so that it still holds."""
+        session, named = self._session, {"name": values.name(name, "setting")}
+        if session.in_transaction:
+            session.execute(sql.LOCK_SETTING, named)
+        rows = session.rows("select value from settings where name = :name", named)
         return rows[0][0] if rows else default
 
     def set_setting(self, name: str, value: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pq.postgresql import schema
+from pq.postgresql import triggers
 from pq.postgresql.session import Session, native
 from pq.postgresql.work import PersistentQSQLAlchemy
 from pq.sql.transfer import ERASE_SETTINGS, OWN, SQLTransfer, behind, dumps
@@ -45,8 +45,8 @@ _ADVANCE = {
     for name, sequence in _SEQUENCES.items()
 }
 _COUNT_LOADED = f"""
-insert into pq.counter_deltas (queue, task, {schema.COUNTER_COLUMNS})
-    select queue, task, {schema.COUNTED}
+insert into pq.counter_deltas (queue, task, {triggers.COUNTER_COLUMNS})
+    select queue, task, {triggers.COUNTED}
     from (select queue, task, status, 1 as n from pq.jobs where id between :first and :last) as loaded
     group by queue, task
 """
@@ -142,7 +142,7 @@ class PostgreSQLTransfer(SQLTransfer):
         session = self._session
         with session.write():
             session.execute("select set_config('lock_timeout', :time, true)", {"time": LOCK_PATIENCE})
-            session.execute("select pg_advisory_xact_lock(:lock)", {"lock": schema.FOLD_LOCK})
+            session.execute("select pg_advisory_xact_lock(:lock)", {"lock": triggers.FOLD_LOCK})
             session.execute(_LOCK)
             session.execute(_FUNCTION)
             for statement in _DROP:

@@ -30,7 +30,11 @@ _FINISHED = _Range(
     "finished_at desc, id desc",
 )
 _DUE = _Range("jobs_due", "status = 'scheduled'", "(due_at, id) > (:value, :after)", "due_at, id")
-_PRIORITY = _Range("jobs_priority", "status = 'pending'", "true", "priority desc, id")
+# The needless second condition is PostgreSQL's: an index that has it too serves this order alone, and not a
+# claim, for which it would read the jobs of all queues.
+_PRIORITY = _Range(
+    "jobs_priority", "status = 'pending' and priority + 0 is not null", "true", "priority desc, id"
+)
 _SAME = _PRIORITY._replace(rest="priority = cast(:value as integer) and id > :after")
 _LOWER = _PRIORITY._replace(rest="priority < cast(:value as integer)")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pq.dashboards import read_token
-from pq.errors import PQError
+from pq.errors import PQError, ServerAwayError
 from pq.system import ownership, processes
 from pq.system.bounded import BoundedRun, newest_id, shares
 from pq.system.programs import JOB_SECONDS, SUPERVISOR_SECONDS, Place, dashboards_program, notebook_program
@@ -54,6 +54,8 @@ class System:
     asked_at: float = 0.0
     explained: set[str] = field(default_factory=set)
     port: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    away: bool = False
 
     def run(self) -> int:
         """Start, watch and stop everything; the exit status."""
@@ -118,7 +120,7 @@ class System:
         until = started + self.options.seconds if self.options.seconds is not None else None
         while not self.stopping.is_set():
             states = supervisor.states()
-            self.screen.show(states, self.queue.counts(), time.monotonic() - started)
+            self.screen.show(states, self._counts(), time.monotonic() - started)
             self._greet_dashboards()
             self._explain(states)
             given_up = [name for name, state in states.items() if state == "FATAL"]
@@ -130,6 +132,16 @@ class System:
                 return
             self.stopping.wait(LOOK_SECONDS)
 
+    def _counts(self) -> dict[str, int]:
+        """The jobs by status; while a server does not answer, as they were."""
+        try:
+            self.counts, self.away = self.queue.counts(), False
+        except ServerAwayError as error:
+            if not self.away:
+                self.screen.say(f"  waiting for the queue: {error}")
+            self.away = True
+        return self.counts
+
     def _is_over(self, supervisor: SupervisingProcess, states: dict[str, str], until: float | None) -> bool:
         if supervisor.ended() or (until is not None and time.monotonic() >= until):
             return True
@@ -137,7 +149,13 @@ class System:
             return False
         # Of a role that is given up the others cannot make a bounded run whole.
         lost = any(state == "FATAL" and name != "dashboards" for name, state in states.items())
-        return self.bounded.finished() or lost
+        return lost or (not self.away and self._finished(self.bounded))
+
+    def _finished(self, bounded: BoundedRun) -> bool:
+        try:
+            return bounded.finished()
+        except ServerAwayError:  # it is looked at again
+            return False
 
     def _explain(self, states: dict[str, str]) -> None:
         """Say once of each role in trouble what its log says last, so that nobody has to look there first."""
@@ -162,7 +180,7 @@ class System:
 
     def _summary(self, seconds: float) -> int:
         if self.bounded is not None:
-            done = self.bounded.finished()
+            done = self._finished(self.bounded)
             outcome = self.bounded.outcome or {}
             failed = outcome.get("failed", 0) + outcome.get("cancelled", 0)
             self.screen.say(
