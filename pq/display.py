@@ -99,6 +99,11 @@ def open_display(*, enabled: bool = True) -> Display:
     return TerminalDisplay() if sys.stderr is not None and sys.stderr.isatty() else Display()
 
 
+def in_notebook() -> bool:
+    """Whether this process is a Jupyter kernel, where widgets may be shown."""
+    return _kernel() is not None
+
+
 def harmless(text: str) -> str:
     """`text` whose control characters, escape sequences and turned letters are shown and not obeyed."""
     if text.isprintable():

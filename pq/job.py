@@ -2,6 +2,7 @@
 
 import html
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,6 +10,8 @@ from enum import StrEnum
 from typing import Any
 
 from pq.errors import TransitionError
+
+RUN = re.compile(r"runs/[0-9]+/[0-9]+\.ipynb")  # what a link may lead to
 
 
 class Status(StrEnum):
@@ -162,6 +165,9 @@ class Job:
             for name, value in rows
             if value not in (None, "", {})
         )
+        run = self.result.get("run") if isinstance(self.result, dict) else None
+        if isinstance(run, str) and RUN.fullmatch(run):
+            body += f'<tr><th>run</th><td><a href="{run}" target="_blank">{run}</a></td></tr>'
         return f"<table><caption>job {self.id}: {html.escape(self.task)}</caption>{body}</table>"
 
 

@@ -777,3 +777,10 @@ def test_a_closed_queue_says_so(connect):
 def test_the_statuses_are_either_finished_or_unfinished():
     assert set(FINISHED) | set(UNFINISHED) == set(Status)
     assert not set(FINISHED) & set(UNFINISHED)
+
+
+def test_the_reason_of_a_pause_may_be_any_text(queue):
+    queue.pause("default", "a \0 and a \ud800, " + "x" * 5_000)
+    (state,) = queue.queues()
+    assert state.reason.startswith("a \\x00 and a \\ud800, xxx")
+    assert len(state.reason) == 2_000

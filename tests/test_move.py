@@ -1,14 +1,11 @@
 """A queue moves to another place: nothing is lost, nothing is handed out twice, and it may be interrupted."""
 
-import json
 import re
-import sqlite3
 import subprocess
 import sys
 from datetime import timedelta
 
 import pytest
-from command_line import CommandLine, answer
 from moves import LONG, content, fill, no_word, pairs, places_of, without_the_move
 from processes import wait_for
 
@@ -197,36 +194,3 @@ def test_a_chunk_of_large_jobs_is_bounded_by_bytes(places):
             sizes.append(len(rows))
             after = TABLES[0].key(rows[-1])
     assert (sum(sizes), max(sizes)) == (30, 19)
-
-
-# -- the command ------------------------------------------------------------------------------------
-
-
-def test_the_command_tells_first_what_it_would_move(places, tmp_path):
-    old, new = places
-    fill(old)
-    pq_ = CommandLine(tmp_path / "unused.db")
-    told = answer(pq_("move", old, new, "--dry-run", "--json"))
-    assert (told["rows"]["jobs"], told["hindrance"]) == (60, None)
-    said = pq_("move", old, new, "--dry-run").output
-    assert f"it can move to {new}" in said
-    with pytest.raises(sqlite3.OperationalError):
-        sqlite3.connect(f"file:{new}?mode=ro", uri=True).execute("select 1")
-    refused = pq_("move", old, new)
-    assert (refused.exit_code, "needs a confirmation" in refused.output) == (1, True)
-
-
-def test_the_command_moves_and_reports(places, tmp_path):
-    old, new = places
-    fill(old)
-    pq_ = CommandLine(tmp_path / "unused.db")
-    done = pq_("move", old, new, "--yes")
-    assert done.exit_code == 0, done.output
-    assert f"{old} has moved to {new}" in done.output
-    assert "jobs                60 rows" in done.output
-    again = pq_("move", old, new, "--yes", "--json")
-    assert json.loads(again.stdout)["tables"] == {}
-    refused = CommandLine(old)("list")
-    assert (refused.exit_code, refused.output) == (1, f"pq: {old} has moved to {new}: open the queue there\n")
-    nothing = pq_("move", old, new, "--abandon")
-    assert (nothing.exit_code, "move it back from there" in nothing.output) == (1, True)

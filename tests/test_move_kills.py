@@ -145,3 +145,33 @@ def ids(queue):
     while page := queue.list(after=after, limit=1000):
         yield from (job.id for job in page)
         after = page[-1].id
+
+
+@pytest.mark.deep
+@pairs("sqlite-sqlite", "sqlite-postgresql", "postgresql-sqlite")
+def test_a_move_that_is_killed_and_given_up_again_and_again_ends_right(places, record_property):
+    seed = random.randrange(2**32)
+    record_property("seed", seed)
+    chance = random.Random(seed)
+    old, new = places
+    fill(old, many=5_000)
+    before = content(old)["jobs"]
+    for _ in range(40):
+        command = [sys.executable, "-c", MOVE, old, new, "none", "1"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if chance.random() < 0.1 or "compared" in line:
+                break
+        time.sleep(chance.uniform(0, 0.05))
+        process.kill()
+        process.communicate()
+        with open_for_move(old) as source, open_for_move(new) as target:
+            stages = {mark.stage for mark in (source.mark("move_out"), target.mark("move_in")) if mark}
+            if stages & {"moved", "received"}:
+                break
+            if chance.random() < 0.3 and stages:
+                abandon(source, target, no_word)
+                assert content(old)["jobs"] == before
+    done = run_move(old, new, "none")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert content(new)["jobs"] == before

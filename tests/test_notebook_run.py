@@ -164,41 +164,6 @@ def test_a_stopped_consumer_gives_the_run_back(store):
     assert files(store) == []
 
 
-def test_more_memory_than_the_limit_is_its_own_error_and_not_tried_again(store):
-    path = write_notebook(
-        store.folder / "a.ipynb", "data = [bytes(10_000_000) for _ in range(200)]\nprint('never')"
-    )
-    job = store.enqueue_notebook(path, memory="300M", max_attempts=3)
-    consume(store, count=1)
-    found = store.get(job)
-    assert found.status == "failed"
-    assert found.error.startswith("KernelMemoryError: cell 2 of 2")
-    assert statuses(pq.open_run(job, store))[1] in ("interrupted", "failed")
-
-
-def test_a_kernel_that_is_not_there_is_told(store):
-    job, notebook = run(store, "1", kernel="no-such-kernel")
-    assert job.error.startswith("KernelStartError: ")
-    assert "no-such-kernel" in job.error
-    assert statuses(notebook) == ["not run", "not run"]
-
-
-def test_a_notebook_that_vanished_is_not_tried_again(store):
-    path = write_notebook(store.folder / "a.ipynb", "1")
-    job = store.enqueue_notebook(path)
-    path.unlink()
-    consume(store)
-    assert store.get(job).status == "failed"
-    assert store.get(job).error.startswith("NotebookMissingError: ")
-
-
-def test_the_root_of_the_consumer_holds_too(store, monkeypatch, tmp_path):
-    job = store.enqueue_notebook(write_notebook(store.folder / "a.ipynb", "1"))
-    monkeypatch.setenv("PQ_NOTEBOOK_ROOT", str(tmp_path / "elsewhere"))
-    consume(store)
-    assert "it lies outside" in store.get(job).error
-
-
 def test_an_expected_exception_does_not_fail_the_run(store):
     path = write_notebook(store.folder / "a.ipynb", "1 / 0", "print('on')")
     document = json.loads(path.read_text())
@@ -375,3 +340,25 @@ def test_a_kernel_that_missed_a_request_is_woken(store, monkeypatch):
     job, notebook = run(store, LOSES_THE_NEXT_REQUEST, "print(1)", "print(2)")
     assert job.error is None
     assert [cell.outputs[0].text for cell in notebook.cells[2:]] == ["1\n", "2\n"]
+
+
+def test_what_a_notebook_shows_is_recorded_as_a_display(store):
+    job, notebook = run(
+        store,
+        "import pq\nfrom IPython.display import HTML\n"
+        "pq.record(table=HTML('<b>1</b>'), best=HTML('<i>old</i>'), count=3)",
+        "import pandas, matplotlib.pyplot as plt\n"
+        "figure, axes = plt.subplots(); axes.plot([1, 2]); plt.close(figure)\n"
+        "pq.record(best=figure, frame=pandas.DataFrame({'a': [1]}))",
+    )
+    assert job.error is None
+    assert job.result["records"] == {
+        "count": 3,
+        "table": {"display": ["text/html", "text/plain"]},
+        "best": {"display": ["image/png", "text/plain"]},
+        "frame": {"display": ["text/html", "text/plain"]},
+    }
+    found = pq.displays(notebook)
+    assert list(found) == ["table", "best", "frame"]
+    assert found["table"]["text/html"] == "<b>1</b>"
+    assert found["best"]["image/png"].startswith("iVBOR")

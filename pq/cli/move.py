@@ -8,7 +8,7 @@ import typer
 
 from pq.cli.invocation import AsJson, DryRun, Invocation, Yes, confirmed, database_file, write_json
 from pq.cli.terminal import say
-from pq.errors import MoveError
+from pq.errors import MoveError, PQError
 
 if TYPE_CHECKING:
     from pq.moving import Told
@@ -50,7 +50,8 @@ def move(
                 raise MoveError(reason)
             jobs = sum(left.queue.counts().values())
             confirmed(f"close {left.url} and move its {jobs:,} jobs to {right.url}", yes=yes)
-            report = moving.move(left, right, told)
+            with _telling_the_way_out(left.url):
+                report = moving.move(left, right, told)
     if as_json:
         write_json(report)
         return
@@ -60,17 +61,30 @@ def move(
     say(f"{report.source} has moved to {report.target} in {report.seconds:g} s")
 
 
+@contextmanager
+def _telling_the_way_out(source: str) -> Iterator[None]:
+    """Whoever interrupts a move, or sees it fail, has to know that the source stays closed."""
+    try:
+        yield
+    except (PQError, KeyboardInterrupt):
+        say(
+            f"pq: the move has not ended, and {source} takes nothing new: run the same again, "
+            "or with --abandon to give it up",
+            error=True,
+        )
+        raise
+
+
 def _preview(source: "Transfer", target: str, *, as_json: bool) -> None:
     """What would be moved, and what stands against it; a file that is not there is not made."""
     from pq.factory import open_for_move
     from pq.moving import hindrance
     from pq.transfer import TABLES
 
-    path = database_file(target)
-    reason = None
+    path, url, reason = database_file(target), target, None
     if path is None or path.exists():
         with open_for_move(target) as right:
-            reason = hindrance(source, right)
+            url, reason = right.url, hindrance(source, right)
     rows = {table.name: source.count(table) for table in TABLES}
     counts = source.queue.counts()
     if as_json:
@@ -81,7 +95,7 @@ def _preview(source: "Transfer", target: str, *, as_json: bool) -> None:
     say(f"jobs: {_listed(counts)}")
     if counts["processing"]:
         say(f"{counts['processing']} jobs run now; the move waits until they have ended")
-    say(f"it cannot move: {reason}" if reason else f"it can move to {target}")
+    say(f"it cannot move: {reason}" if reason else f"it can move to {url}")
 
 
 def _say_abandoned(source: "Transfer", target: "Transfer", *, as_json: bool) -> None:

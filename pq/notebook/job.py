@@ -138,8 +138,14 @@ def run_notebook(
     cold: bool = False,
 ) -> dict[str, Any]:
     """Run one notebook job; its result is where the run will be published, and what it recorded."""
-    given = dict(parameters or {})
+    given = _given(parameters)
     path = _trusted(notebook, context.folder)
+    if kernel is not None:
+        values.name(kernel, "kernel")
+    if cell_timeout is not None:
+        cell_timeout = values.seconds(cell_timeout, "cell_timeout", positive=True)
+    if memory is not None:
+        memory = memory_bytes(memory)
     document, now_sha256 = read_notebook(path)
     inspected = inspect_notebook(path)
     inspected.check(given)
@@ -163,6 +169,13 @@ def run_notebook(
     name = kernel or spoken(document)[1] or "python3"
     # Old notebooks call it so, and Jupyter understands.
     return attempt.run("python3" if name == "python" else name, path.parent, cell_timeout, memory)
+
+
+def _given(parameters: Any) -> dict[str, Any]:
+    """The parameters of a job that `enqueue_notebook` has not looked at."""
+    if parameters is not None and not isinstance(parameters, Mapping):
+        raise InvalidJobError(f"a notebook's parameters must be an object, not {parameters!r:.100}")
+    return dict(parameters or {})
 
 
 class _Attempt:

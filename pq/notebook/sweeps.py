@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pq import values
-from pq.display import open_display
+from pq.display import in_notebook, open_display
 from pq.errors import InvalidJobError
 from pq.interface import NO_PARAMETERS, PersistentQInterface
 from pq.job import FINISHED, Job, Status
@@ -86,6 +86,8 @@ class Sweep:
     def watch(self, timeout: float | None = None) -> "Sweep":
         """Show the progress, in a notebook or a terminal, until all have finished or `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        if in_notebook():
+            return self._watch_card(deadline)
         with open_display() as shown:
             while True:
                 facts, is_over = self._facts()
@@ -94,6 +96,17 @@ class Sweep:
                     return self
                 shown.show(facts)
                 time.sleep(LOOK_SECONDS)
+
+    def _watch_card(self, deadline: float | None) -> "Sweep":
+        from IPython.display import display
+
+        from pq.widgets.cards import SweepCard
+
+        card = SweepCard(self)
+        display(card)
+        while card.look() and (deadline is None or time.monotonic() < deadline):
+            time.sleep(LOOK_SECONDS)
+        return self
 
     def frame(self) -> "pd.DataFrame":
         """One row per job, oldest first, to work with in pandas.
@@ -176,6 +189,15 @@ class Sweep:
         facts["limit"] = f"{limits[0].max_running:,} at a time" if limits else ""
         facts["running"] = "; ".join(f"{job.id}: {job.message or 'starts'}" for job in running[:3])
         return facts, done == total
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """The table; where widgets work, with buttons. The table stays for who reads it later."""
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        if in_notebook():
+            from pq.widgets.cards import SweepCard
+
+            bundle |= SweepCard(self).view()
+        return bundle
 
     def _repr_html_(self) -> str:
         facts, _ = self._facts()

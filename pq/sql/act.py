@@ -126,9 +126,10 @@ class Acting(Looking):
     def pause(self, queue: str, reason: str | None = None, *, by: str | None = None) -> None:
         """Stop handing out jobs of this queue."""
         values.name(queue, "queue")
+        why = None if reason is None else values.storable(reason)[: values.ERROR_LENGTH]
         session = self._session
         with session.write():
-            session.execute(statements.PAUSE, {"queue": queue, "now": self._now(), "reason": reason})
+            session.execute(statements.PAUSE, {"queue": queue, "now": self._now(), "reason": why})
             self._record(session, "pause", by, reason, target=queue)
 
     def resume(self, queue: str, reason: str | None = None, *, by: str | None = None) -> None:
