@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pq.interface import PersistentQInterface
     from pq.job import Attempt, Job, NewJob, Status
     from pq.notebook.opening import open_run
-    from pq.notebook.recording import record
+    from pq.notebook.recording import displays, record
     from pq.notebook.sweeps import Sweep, sweep
     from pq.postgresql import PersistentQSQLAlchemy
     from pq.producer import produce
@@ -62,6 +62,7 @@ _HOMES = {
     "Job": "pq.job",
     "NewJob": "pq.job",
     "Outcome": "pq.records",
+    "displays": "pq.notebook.recording",
     "record": "pq.notebook.recording",
     "open_run": "pq.notebook.opening",
     "Sweep": "pq.notebook.sweeps",
@@ -107,6 +108,7 @@ __all__ = [
     "WaitTimeoutError",
     "connect",
     "consume",
+    "displays",
     "open_run",
     "produce",
     "record",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pq.listing import Order
     from pq.records import Settled
 
-LEASE = timedelta(seconds=30)
+LEASE, READ_SECONDS = timedelta(seconds=30), 5.0
 DEFAULT_QUEUES = ("default",)
 NO_PARAMETERS: Mapping[str, Any] = {}
 
@@ -98,8 +98,7 @@ class PersistentQInterface(ABC):
     ) -> Job | None:
         """Take the next pending job into processing under a lease, or return None.
 
-        Jobs assigned to this consumer come first, then the highest priority, then the oldest. Queues
-        are emptied in the order given.
+        Jobs assigned to it come first, then the highest priority, then the oldest; queues in their order.
         """
         jobs = self.dequeue_many(consumer, 1, queues, lease)
         return jobs[0] if jobs else None
@@ -239,7 +238,6 @@ class PersistentQInterface(ABC):
         limit: int = 50,
     ) -> builtins.list[Job]:
         """Jobs, newest first; the next page is `after` the last one.
-
         `search` is `id:7`, or text within parameters, error, task or key. Other orders: `oldest`; `finished`,
         latest first; `due`, the scheduled ones; `priority`, the pending ones, highest first. The finishing
         time is from `finished_after` on, and before `finished_before`. At most `within` jobs from `after` on
@@ -356,7 +354,6 @@ class PersistentQInterface(ABC):
         self, group: str, max_running: int | None, *, reason: str | None = None, by: str | None = None
     ) -> None:
         """Let at most that many jobs of the group be pending or processing; the others wait blocked.
-
         When one leaves, the blocked job with the highest priority, of these the oldest, becomes pending.
         A scheduled job takes no part until it is due. A lower limit blocks pending jobs, a running one
         only if it is given back. None lifts the limit. It holds for jobs to come.
@@ -367,10 +364,13 @@ class PersistentQInterface(ABC):
     @abstractmethod
     def transaction(self) -> AbstractContextManager[Any]:
         """`with queue.transaction() as db:` makes all calls within one durable transaction.
-
         `db` is the backend's own handle (sqlite_utils.Database), for tables of your own beside the
         jobs. An exception undoes everything. Keep it short: all other writers wait.
         """
+
+    @abstractmethod
+    def reader(self) -> PersistentQInterface:
+        """The same queue to look at: the database refuses every write, and ends a read after 5 seconds."""
 
     @abstractmethod
     def setting(self, name: str, default: str | None = None) -> str | None:

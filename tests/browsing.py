@@ -95,15 +95,15 @@ def stop(process):
 @contextlib.contextmanager
 def serving(folder, *words, port=0, token=TOKEN):
     (folder / "token").write_text(f"{token}\n")  # an editor's newline must not lock everybody out
-    process = start(folder, "--db", "queue.db", "--port", str(port), "--token-file", "token", *words)
-    try:
-        line = process.stdout.readline()
-        assert line, (folder / "server.log").read_text()
-        url = json.loads(line)["url"]
-        with pq.connect(folder / "queue.db") as queue:
+    with pq.connect(folder / "queue.db") as queue:
+        process = start(folder, "--db", "queue.db", "--port", str(port), "--token-file", "token", *words)
+        try:
+            line = process.stdout.readline()
+            assert line, (folder / "server.log").read_text()
+            url = json.loads(line)["url"]
             yield Server(url, urlsplit(url).port, process, queue, folder)
-    finally:
-        stop(process)
+        finally:
+            stop(process)
 
 
 @contextlib.contextmanager

@@ -340,3 +340,25 @@ def test_a_kernel_that_missed_a_request_is_woken(store, monkeypatch):
     job, notebook = run(store, LOSES_THE_NEXT_REQUEST, "print(1)", "print(2)")
     assert job.error is None
     assert [cell.outputs[0].text for cell in notebook.cells[2:]] == ["1\n", "2\n"]
+
+
+def test_what_a_notebook_shows_is_recorded_as_a_display(store):
+    job, notebook = run(
+        store,
+        "import pq\nfrom IPython.display import HTML\n"
+        "pq.record(table=HTML('<b>1</b>'), best=HTML('<i>old</i>'), count=3)",
+        "import pandas, matplotlib.pyplot as plt\n"
+        "figure, axes = plt.subplots(); axes.plot([1, 2]); plt.close(figure)\n"
+        "pq.record(best=figure, frame=pandas.DataFrame({'a': [1]}))",
+    )
+    assert job.error is None
+    assert job.result["records"] == {
+        "count": 3,
+        "table": {"display": ["text/html", "text/plain"]},
+        "best": {"display": ["image/png", "text/plain"]},
+        "frame": {"display": ["text/html", "text/plain"]},
+    }
+    found = pq.displays(notebook)
+    assert list(found) == ["table", "best", "frame"]
+    assert found["table"]["text/html"] == "<b>1</b>"
+    assert found["best"]["image/png"].startswith("iVBOR")

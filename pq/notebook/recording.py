@@ -10,24 +10,32 @@ from pq import values
 from pq.errors import InvalidJobError
 
 MIME = "application/vnd.pq.record+json"
+DISPLAY = "pq_record"
+JSON_TYPES = (str, int, float, list, tuple, dict, type(None))
 SCRAP, SCRAP_END = "application/scrapbook.scrap.", "+json"
 
 
 def record(**named: Any) -> None:
     """Show the values, and keep them as results of this run: `pq.record(accuracy=0.93)`.
 
-    They must be JSON; numbers and arrays of numpy are made so, and what is no finite number becomes null.
-    A name that is recorded again replaces the first. Outside of a run of pq this only shows them.
+    JSON values are stored as they are; numbers and arrays of numpy are made JSON, and what is no finite
+    number becomes null. What a notebook can show (a figure, a frame) is shown and kept as a display: the
+    executed notebook holds it (`pq.displays`), the job's result only names its types. A name that is
+    recorded again replaces the first. Outside of a run of pq this only shows them.
     """
-    found = {name: _json(value, name) for name, value in named.items()}
+    shown = {name: data for name, value in named.items() if (data := _display(value))}
+    found = {name: _json(value, name) for name, value in named.items() if name not in shown}
     values.to_json(found, "a record")
-    text = "\n".join(f"{name} = {_shown(value)}" for name, value in named.items())
-    if not _in_kernel():
+    text = "\n".join(f"{name} = {_shown(value)}" for name, value in named.items() if name not in shown)
+    if _shell() is None:
         print(text)  # noqa: T201  # there is no other place to show it
         return
     from IPython.display import publish_display_data
 
-    publish_display_data({"text/plain": text, MIME: found})
+    if found:
+        publish_display_data({"text/plain": text, MIME: found})
+    for name, (bundle, metadata) in shown.items():
+        publish_display_data(bundle, {**metadata, DISPLAY: name})
 
 
 def records(notebook: Any) -> dict[str, Any]:
@@ -35,12 +43,33 @@ def records(notebook: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cell in notebook["cells"]:
         for output in cell.get("outputs", ()):
+            if isinstance(name := output.get("metadata", {}).get(DISPLAY), str):
+                found[name] = {"display": sorted(output.get("data", {}))}
             for mime, data in output.get("data", {}).items():
                 if mime == MIME and isinstance(data, Mapping):
                     found.update({name: _finite(value) for name, value in data.items()})
                 elif mime.startswith(SCRAP) and mime.endswith(SCRAP_END) and isinstance(data, Mapping):
                     found.update(_scrap(data))
     return found
+
+
+def displays(notebook: Any) -> dict[str, dict[str, Any]]:
+    """The displays that an executed notebook recorded, by name, each as data by MIME type (PNG in base64)."""
+    return {
+        name: dict(output.get("data", {}))
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", ())
+        if isinstance(name := output.get("metadata", {}).get(DISPLAY), str)
+    }
+
+
+def _display(value: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What the kernel shows of a value that is more than text, with its metadata; None for all else."""
+    shell = _shell()
+    if shell is None or isinstance(value, JSON_TYPES) or hasattr(value, "tolist"):
+        return None
+    data, metadata = shell.display_formatter.format(value)
+    return (data, metadata) if set(data) - {"text/plain"} else None
 
 
 def _scrap(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +109,8 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)[:500]
 
 
-def _in_kernel() -> bool:
+def _shell() -> Any:
+    """The shell of the Jupyter kernel this process is, else None."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None
+    return None if getattr(shell, "kernel", None) is None else shell

@@ -2,7 +2,7 @@
 
 import os
 import re
-import select
+import selectors
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -28,11 +28,16 @@ _ADVICE = {
     "53300": "the server has too many connections; raise max_connections, or use PgBouncer",
     "57P": "the server is stopping or starting; try again",
     "25006": "it was opened to be read only, or it is a replica",
+    "57014": "the read took too long and was ended; ask for less",
     "40P01": "two transactions waited for each other; try again",
 }
 
 
 _PASSING = ("starting up", "shutting down", "recovery mode", "too many", "terminating connection")
+
+
+# The quickest to make of those that know no largest file number; Windows has only the last.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 @cache
@@ -78,7 +83,10 @@ def is_away(error: Exception, code: str) -> bool:
 
 
 def open_engine(url: URL, secrets: dict[str, str], *, read_only: bool = False) -> Engine:
-    """Connections that are opened when they are needed, and kept while few are idle."""
+    """Connections that are opened when they are needed, and kept while few are idle.
+
+    `read_only` begins each transaction so: as a setting it would go on to others behind PgBouncer.
+    """
     engine = create_engine(
         url,
         pool_size=IDLE_CONNECTIONS,
@@ -92,8 +100,7 @@ def open_engine(url: URL, secrets: dict[str, str], *, read_only: bool = False) -
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: Any) -> None:
         set_up_connection(connection)
-        if read_only:
-            connection.execute("set default_transaction_read_only = on")
+        connection.read_only = read_only or None
 
     return engine
 
@@ -125,6 +132,14 @@ def connect_alone(engine: Engine, secrets: dict[str, str]) -> psycopg.Connection
     return connection  # type: ignore[no-any-return]  # the psycopg dialect's
 
 
+def readable(seconds: float, *sources: Any) -> list[Any]:
+    """Those of the sources that have something to be read, within that time; of any number of open files."""
+    with _Selector() as selector:
+        for source in sources:
+            selector.register(source, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(seconds)]
+
+
 class Idle:
     """Connections that were just given back: to ask the pool for one costs as much as a statement."""
 
@@ -139,7 +154,7 @@ class Idle:
                 pooled = self._connections.pop()
             except IndexError:
                 pooled = self.engine.raw_connection()
-            if not select.select([pooled.driver_connection.fileno()], [], [], 0)[0]:
+            if not readable(0, pooled.driver_connection):
                 return pooled
             pooled.invalidate()
 
@@ -162,7 +177,12 @@ class Idle:
 class Session:
     """A thread's transactions. Not shared by threads; not used after a fork."""
 
-    def __init__(self, idle: Idle, place: str) -> None:
+    def __init__(
+        self, idle: Idle, place: str, *, read_only: bool = False, read_seconds: float | None = None
+    ) -> None:
+        """`read_only` makes the server refuse every write; a read that takes over `read_seconds` ends."""
+        self._read_only = read_only
+        self._read_seconds = read_seconds
         self._idle = idle
         self._place = place
         self._open: psycopg.Connection[Any] | None = None
@@ -180,6 +200,8 @@ class Session:
 
     def execute(self, statement: str, parameters: Mapping[str, Any] = NOTHING, /) -> psycopg.Cursor[Any]:
         """A statement, by itself its own transaction."""
+        if self._read_only and self._open is None:
+            return self._only_read(statement, parameters)
         pooled: Any = None if self._open is not None else self._check_out()
         try:
             connection: psycopg.Connection[Any] = self._open or pooled.driver_connection
@@ -189,6 +211,13 @@ class Session:
         finally:
             if pooled is not None:
                 self._idle.give(pooled)
+
+    def _only_read(self, statement: str, parameters: Mapping[str, Any]) -> psycopg.Cursor[Any]:
+        with self._connected() as connection, connection.transaction():
+            if self._read_seconds is not None:
+                most = str(round(self._read_seconds * 1000))
+                connection.execute("select set_config('statement_timeout', %s, true)", (most,))
+            return connection.execute(native(statement), parameters)
 
     def executemany(self, statement: str, parameters: Sequence[Mapping[str, Any]], /) -> psycopg.Cursor[Any]:
         """The same statement for each, in one go to the server."""

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from pq import values
 from pq.clock import Clock
 from pq.errors import StorageError
-from pq.interface import PersistentQInterface
+from pq.interface import READ_SECONDS, PersistentQInterface
 from pq.postgresql import schema, sql
 from pq.postgresql.listening import Listener
 from pq.postgresql.session import Idle, Session, connect_alone, open_engine, parted
@@ -36,12 +37,14 @@ class Store(PersistentQInterface):
         settings: Settings | None = None,
         even_if_moved: bool = False,
         read_only: bool = False,
+        read_seconds: float | None = None,
     ) -> None:
         """Open the database at `url`, and make the tables where they are missing.
 
         Without `clock` all times are the server's. A password is better kept out of `url`: in
         PGPASSWORD, or in ~/.pgpass. `even_if_moved` is for `pq move`, which others must not come before.
-        With `read_only` the server refuses every write once the tables are there.
+        With `read_only` the server refuses every write once the tables are there, and ends what takes over
+        `read_seconds`.
         """
         try:
             address = make_url(url).set(drivername="postgresql+psycopg")
@@ -53,6 +56,9 @@ class Store(PersistentQInterface):
         self.folder = Path(self.settings.folder or ".").absolute()
         self.clock = clock
         self.actor = _user()
+        self._given = url
+        self._reader: Store | None = None
+        self._read_only, self._read_seconds = False, None if not read_only else read_seconds
         self._engine = open_engine(address, self._secrets)
         self._idle = Idle(self._engine)
         self._engine_pid = os.getpid()
@@ -70,6 +76,7 @@ class Store(PersistentQInterface):
                 self._idle.close()
                 self._engine.dispose()
                 self._engine = open_engine(address, self._secrets, read_only=True)
+                self._read_only = True
                 self._idle, self._local = Idle(self._engine), threading.local()
         except BaseException:
             self.close()
@@ -109,7 +116,9 @@ class Store(PersistentQInterface):
                     self._engine.dispose(close=False)
                     self._idle = Idle(self._engine)
                     self._listener, self._engine_pid = None, os.getpid()
-        self._local.session = session = Session(self._idle, self.url)
+        self._local.session = session = Session(
+            self._idle, self.url, read_only=self._read_only, read_seconds=self._read_seconds
+        )
         return session
 
     def _listening(self) -> Listener:
@@ -134,6 +143,21 @@ class Store(PersistentQInterface):
     def transaction(self) -> AbstractContextManager[Connection]:
         """One transaction; the SQLAlchemy connection is for tables of your own in the same database."""
         return self._session.transaction()
+
+    def reader(self) -> PersistentQInterface:
+        """The same queue in transactions that are begun `read only`; it is closed with this one."""
+        if self._read_seconds is not None:
+            return self
+        with self._guard:
+            if self._reader is None:
+                self._reader = type(self)(
+                    self._given,
+                    clock=self.clock,
+                    settings=replace(self.settings, folder=str(self.folder)),
+                    read_only=True,
+                    read_seconds=READ_SECONDS,
+                )
+            return self._reader
 
     def setting(self, name: str, default: str | None = None) -> str | None:
         """A value that processes share; within a transaction others wait, so that it still holds."""
@@ -194,6 +218,8 @@ class Store(PersistentQInterface):
             with suppress(StorageError):
                 self.unregister_consumer(identity)
         self._closed = True
+        if self._reader is not None:
+            self._reader.close()
         if self._listener is not None:
             self._listener.close()
         if self._engine_pid == os.getpid():

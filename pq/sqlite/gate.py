@@ -107,3 +107,21 @@ class WriteGate:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+class ClosedGate(WriteGate):
+    """Lets nobody in: the gate of a connection that only reads."""
+
+    def _open(self) -> int:
+        return -1
+
+    def enter(self, timeout_seconds: float | None) -> None:
+        """Refuse."""
+        del timeout_seconds
+        raise StorageError(f"cannot change the queue {self._path}: it was opened to be read only")
+
+    def leave(self) -> None:
+        """Nobody is in."""
+
+    def close(self) -> None:
+        """There is nothing to be given back."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pq.errors import FileGoneError, StorageError
-from pq.sqlite.gate import WriteGate
+from pq.sqlite.gate import ClosedGate, WriteGate
 from pq.transfer import MOVE_OUT, REFUSAL, moved_error
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ BUSY_TIMEOUT_SECONDS = 5.0
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 CHECKPOINT_PAGES = 1000
 BLOCK_BYTES = 1024 * 1024
+STEPS_BETWEEN_LOOKS = 20_000
 
 
 def load_sqlite_utils() -> ModuleType:
@@ -57,6 +59,7 @@ _ADVICE = {
     "SQLITE_FULL": "the disk is full; accepted jobs are safe: free some space",
     "SQLITE_BUSY": "another program, which does not use pq's gate, holds it locked; see `pq doctor`",
     "SQLITE_LOCKED": "another program, which does not use pq's gate, holds it locked; see `pq doctor`",
+    "SQLITE_INTERRUPT": "the read took too long and was ended; ask for less",
     "SQLITE_READONLY": "it, or its folder, is read-only for this user",
     "SQLITE_CANTOPEN": "it cannot be opened; check that its folder exists and may be written",
     "SQLITE_NOTADB": "it is not an SQLite database; choose another file",
@@ -98,17 +101,32 @@ def _identity(path: Path) -> tuple[int, int] | None:
 class Session:
     """A connection that writes only inside the gate. Not shared by threads; not used after a fork."""
 
-    def __init__(self, path: Path, gate: Path, gate_timeout_seconds: float | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        gate: Path,
+        gate_timeout_seconds: float | None,
+        *,
+        read_only: bool = False,
+        read_seconds: float | None = None,
+    ) -> None:
+        """`read_only` makes SQLite refuse every write; a read that takes longer than `read_seconds` ends."""
         self.path = path
+        self.read_only = read_only
+        self._read_seconds = read_seconds
+        self._late_at = float("inf")
         self.gate_timeout_seconds = gate_timeout_seconds
         self.in_transaction = False
         self.seen_version = -1
         self._durable = True
-        self._read_only = False
-        self.gate = WriteGate(gate)
+        self.gate = ClosedGate(path) if read_only else WriteGate(gate)
         try:
             self.connection = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_SECONDS
+                f"{path.as_uri()}?mode=ro" if read_only else path,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=BUSY_TIMEOUT_SECONDS,
+                uri=read_only,
             )
             self.execute = self.connection.execute
             self.executemany = self.connection.executemany
@@ -126,7 +144,11 @@ class Session:
             f"journal_size_limit = {WAL_LIMIT_BYTES}",
         ):
             self.execute(f"pragma {pragma}")
-        if self.execute("pragma journal_mode").fetchone()[0] != "wal":
+        if self._read_seconds is not None:
+            self.connection.set_progress_handler(self._is_late, STEPS_BETWEEN_LOOKS)
+        if self.read_only:
+            self.execute("pragma query_only = on")
+        elif self.execute("pragma journal_mode").fetchone()[0] != "wal":
             with self.turn():
                 mode = self.execute("pragma journal_mode = wal").fetchone()[0]
                 if mode != "wal":  # after an I/O error SQLite keeps the old mode and says nothing
@@ -191,15 +213,15 @@ class Session:
     def rows(self, statement: str, parameters: Any = ()) -> list[Any]:
         """A complete read: an unfinished cursor would keep the WAL from shrinking."""
         self._check_file()
+        if self._read_seconds is not None:
+            self._late_at = time.monotonic() + self._read_seconds
         try:
             return self.execute(statement, parameters).fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise storage_error(error, self.path) from error
 
-    def refuse_writes(self) -> None:
-        """From now on SQLite itself refuses them."""
-        self.execute("pragma query_only = on")
-        self._read_only = True
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._late_at
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -223,8 +245,6 @@ class Session:
         if self.in_transaction:
             yield
             return
-        if self._read_only:
-            raise StorageError(f"cannot write to {self.path}: it was opened to be read only")
         with self.turn():
             try:
                 if durable is not self._durable:

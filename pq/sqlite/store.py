@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pq import values
 from pq.clock import Clock, SystemClock
 from pq.errors import StorageError
-from pq.interface import PersistentQInterface
+from pq.interface import READ_SECONDS, PersistentQInterface
 from pq.settings import Settings, read_settings
 from pq.sqlite import presence, safety, schema
 from pq.sqlite.session import (
@@ -47,12 +47,13 @@ class Store(PersistentQInterface):
         reserve_bytes: int = RESERVE_BYTES,
         even_if_moved: bool = False,
         read_only: bool = False,
+        read_seconds: float | None = None,
     ) -> None:
         """Open `path`, and make it and its tables where they are missing.
 
         `reserve_bytes` of free disk are kept for accepted jobs to finish: below that `enqueue` refuses.
         `even_if_moved` is for `pq move`, which others must not come before. With `read_only` SQLite refuses
-        every write once the tables are there.
+        every write once the tables are there, and ends what takes over `read_seconds`.
         """
         safety.check_library(sqlite3)
         name = os.fspath(path)
@@ -74,6 +75,8 @@ class Store(PersistentQInterface):
         self._sessions_guard = threading.Lock()
         self._closed = False
         self._read_only = False
+        self._read_seconds: float | None = None
+        self._reader: Store | None = None
         # Before the first connection: its side files take their mode from the file.
         safety.create_private(self.path)
         safety.create_private(self._gate_path)
@@ -83,8 +86,9 @@ class Store(PersistentQInterface):
             if not even_if_moved:
                 check_open(self.url, self.setting(MOVE_OUT), self.setting(MOVE_IN))
             if read_only:
-                self._read_only = True
-                self._session.refuse_writes()
+                self._session.close()
+                self._read_only, self._read_seconds = True, read_seconds
+                self._local = threading.local()
         except BaseException:
             self.close()
             raise
@@ -122,9 +126,13 @@ class Store(PersistentQInterface):
         if session is not None:
             # The parent's connection: using it, or even closing it, would break the parent's locks.
             _abandoned.append(session)
-        session = Session(self.path, self._gate_path, GATE_TIMEOUT_SECONDS)
-        if self._read_only:
-            session.refuse_writes()
+        session = Session(
+            self.path,
+            self._gate_path,
+            GATE_TIMEOUT_SECONDS,
+            read_only=self._read_only,
+            read_seconds=self._read_seconds,
+        )
         self._local.session, self._local.pid = session, os.getpid()
         with self._sessions_guard:
             self._sessions.add(session)
@@ -136,6 +144,21 @@ class Store(PersistentQInterface):
         session = self._session
         with session.write():
             yield session.db
+
+    def reader(self) -> PersistentQInterface:
+        """The same queue on connections with `mode=ro` and `query_only`; it is closed with this one."""
+        if self._read_seconds is not None:
+            return self
+        with self._sessions_guard:
+            if self._reader is None:
+                self._reader = type(self)(
+                    self.path,
+                    clock=self.clock,
+                    settings=self.settings,
+                    read_only=True,
+                    read_seconds=READ_SECONDS,
+                )
+            return self._reader
 
     def setting(self, name: str, default: str | None = None) -> str | None:
         """A value that processes share through the queue."""
@@ -239,6 +262,8 @@ class Store(PersistentQInterface):
     def _blocked_frames(self) -> int | None:
         """WAL frames that a checkpoint cannot move because somebody reads an older state."""
         session = self._session
+        if session.read_only:
+            return None
         with session.turn():
             busy, frames, moved = session.rows("pragma wal_checkpoint(passive)")[0]
         return None if busy else max(frames - moved, 0)
@@ -254,6 +279,8 @@ class Store(PersistentQInterface):
             with suppress(StorageError):
                 self.unregister_consumer(identity)
         self._closed = True
+        if self._reader is not None:
+            self._reader.close()
         with self._sessions_guard:
             sessions = list(self._sessions)
         if getattr(self._local, "pid", os.getpid()) == os.getpid():

@@ -48,7 +48,7 @@ class AdminBoard(Board):
     ) -> None:
         read_only = is_read_only() if read_only is None else read_only
         self._actions = Actions(queue, read_only=read_only)
-        self._listing = Listing(queue, first or Filter())
+        self._listing = Listing(queue.reader(), first or Filter())
         self._pages: list[Job | int | None] = [None]  # where this page and those before it begin, for `after`
         self._held: int | None = None
         self._next: Job | None = None
@@ -61,7 +61,7 @@ class AdminBoard(Board):
     def _handle(self, verb: str, message: dict[str, Any]) -> None:
         match verb:
             case "filter":
-                self._listing = Listing(self._queue, Filter.of(message))
+                self._listing = Listing(self._reader, Filter.of(message))
                 self._turn(first=True)
             case "next" if self._next is not None:
                 self._pages.append(self._next)
@@ -202,7 +202,7 @@ class AdminBoard(Board):
     def _groups(self) -> list[dict[str, Any]]:
         """Limited groups that are at work, and the one that the filter names."""
         chosen = self._listing.filter.narrowed().group
-        limits = self._queue.group_limits()
+        limits = self._reader.group_limits()
         found = [
             rows.group_row(limit)
             for limit in limits
@@ -223,16 +223,16 @@ class AdminBoard(Board):
         if self._shown is None:
             return None
         try:
-            return job_detail(self._queue, self._shown, self._hiding)
+            return job_detail(self._reader, self._shown, self._hiding)
         except JobNotFoundError as error:
             return {"id": self._shown, "gone": str(error)}
 
     def _counts(self) -> dict[str, Any]:
         """The counts on the tabs follow queue and task; the lists to choose from do not."""
-        counters = self._queue.counters()
+        counters = self._reader.counters()
         chosen = self._listing.filter.narrowed()
         return {
-            "tabs": self._queue.counts(queue=chosen.queue, task=chosen.task),
+            "tabs": self._reader.counts(queue=chosen.queue, task=chosen.task),
             "queue_names": sorted({count.queue for count in counters})[:MOST_NAMES],
             "task_names": sorted({count.task for count in counters})[:MOST_NAMES],
         }

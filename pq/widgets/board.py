@@ -55,7 +55,8 @@ class Board(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped 
         self, queue: PersistentQInterface, *, hide: Sequence[str] | None = None, **traits: Any
     ) -> None:
         super().__init__(**traits)
-        self._queue = queue
+        self._queue = queue  # to act on
+        self._reader = queue.reader()
         self._hiding = Hiding(hidden_patterns() if hide is None else hide)
         self._beat = time.monotonic()
         self._looking = True
@@ -112,8 +113,8 @@ class Board(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is untyped 
 
     def _read(self) -> dict[str, Any]:
         """Everything the page shows; the pages add their own."""
-        return rows.summary_view(stats.summary(self._queue)) | {
-            "consumers": [rows.consumer_row(consumer) for consumer in self._queue.consumers()],
+        return rows.summary_view(stats.summary(self._reader)) | {
+            "consumers": [rows.consumer_row(consumer) for consumer in self._reader.consumers()],
             "address": self._queue.url,
         }
 

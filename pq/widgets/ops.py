@@ -39,7 +39,7 @@ class OpsBoard(Board):
 
     def __init__(self, queue: PersistentQInterface, *, hide: Sequence[str] | None = None) -> None:
         self._span = SPAN
-        self._history = History(queue, *SPANS[SPAN])
+        self._history = History(queue.reader(), *SPANS[SPAN])
         self._depths: deque[tuple[float, int]] = deque(maxlen=DEPTHS)
         self._health: dict[str, Any] | None = None
         self._health_due = 0.0
@@ -77,7 +77,7 @@ class OpsBoard(Board):
             raise InvalidJobError(f"unknown span; one of {', '.join(SPANS)}")
         if wanted == self._span:
             return
-        history = History(self._queue, *SPANS[wanted])
+        history = History(self._reader, *SPANS[wanted])
         try:
             self._reading = asyncio.get_running_loop().create_task(self._change(wanted, history))
         except RuntimeError:  # no loop: by hand
@@ -95,8 +95,8 @@ class OpsBoard(Board):
         self.tick()
 
     def _read(self) -> dict[str, Any]:
-        running = self._queue.list(status=Status.PROCESSING, limit=LATEST)
-        failed = self._queue.list(status=Status.FAILED, limit=LATEST)
+        running = self._reader.list(status=Status.PROCESSING, limit=LATEST)
+        failed = self._reader.list(status=Status.FAILED, limit=LATEST)
         view = super()._read()
         waiting = view["counts"]["pending"]
         if not self._depths or waiting != self._depths[-1][1] or time.time() - self._depths[-1][0] > 10:

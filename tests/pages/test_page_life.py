@@ -1,13 +1,10 @@
-"""The pages over time and elsewhere: hidden tabs, lost kernels and servers, phones, dark, axe, proxies."""
+"""The pages over time and elsewhere: hidden tabs, lost kernels and servers, phones, dark, axe."""
 
 import json
-import threading
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from browsing import TOKEN, expect_rows, expect_text, kernel_of, ready, select, serving, sign_in, visit
+from browsing import TOKEN, expect_text, kernel_of, ready, select, serving, sign_in, visit
 
 import pq
 
@@ -158,86 +155,6 @@ def test_light_and_dark_are_chosen_and_remembered(browser, server, queue):
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(245, 246, 248)"
         assert page.evaluate("localStorage.getItem('pq-theme')") == "light"
         page.evaluate("localStorage.removeItem('pq-theme')")
-
-
-class Proxy(BaseHTTPRequestHandler):
-    """Passes plain requests on under a name of its own, as a reverse proxy does; not websockets."""
-
-    upstream = 0
-
-    def do_GET(self):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.upstream}{self.path}")
-        for name in ("Host", "Cookie", "Authorization"):
-            if self.headers[name]:
-                request.add_header(name, self.headers[name])
-        opener = urllib.request.build_opener(Stay)
-        with opener.open(request, timeout=30) as answer:
-            body = answer.read()
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in {"transfer-encoding", "connection", "content-length"}:
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    def log_message(self, *words):
-        pass
-
-
-class Stay(urllib.request.HTTPErrorProcessor):
-    """Hands redirects and errors through."""
-
-    def http_response(self, request, response):
-        return response
-
-
-def test_read_only_under_a_base_url_behind_a_proxy(browser, tmp_path):
-    words = ("--base-url", "/jobs", "--host", "queue.example", "--read-only", "--hide", "*iban*", "--preheat")
-    with serving(tmp_path, *words) as server:
-        job = server.queue.enqueue("pay", {"iban": "DE00", "to": "ada"}).id
-        assert server.url.endswith("/jobs/")
-        proxied = behind_proxy(server)
-        assert proxied("/jobs/healthz", "queue.example")[0] == 200
-        assert proxied("/jobs/voila/render/ops.ipynb", "queue.example", TOKEN)[0] == 200
-        assert proxied("/jobs/ops", "queue.example")[0] == 302
-        assert proxied("/jobs/ops", "evil.example", TOKEN)[0] == 403
-        assert server.ask("/voila/render/ops.ipynb", token=TOKEN)[0] == 404
-        sign_in(browser, server)
-        page = browser.new_page()
-        page.goto(f"{server.url}voila/render/admin.ipynb?job={job}")
-        ready(page)
-        expect_rows(page, [job])
-        expect_text(page, "panel-parameters", '"iban": "•••"')
-        assert "DE00" not in page.content()
-        select(page, job)
-        for name in ("action-delete", "job-cancel", "enqueue"):
-            assert page.get_by_test_id(name).get_attribute("title") == "This page is read-only."
-        page.get_by_test_id("job-cancel").dispatch_event("click")
-        expect_text(page, "toasts", "read-only")
-        assert server.queue.get(job).status == "pending"
-        page.close(run_before_unload=True)
-
-
-def behind_proxy(server):
-    def ask(path, host, token=None):
-        proxy = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (Proxy,), {"upstream": server.port}))
-        thread = threading.Thread(target=proxy.serve_forever, daemon=True)
-        thread.start()
-        try:
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{proxy.server_port}{path}", headers={"Host": host}
-            )
-            if token:
-                request.add_header("Authorization", f"token {token}")
-            with urllib.request.build_opener(Stay).open(request, timeout=30) as answer:
-                return answer.status, answer.read().decode()
-        finally:
-            proxy.shutdown()
-            proxy.server_close()
-            thread.join()
-
-    return ask
 
 
 def test_the_first_numbers_are_there_before_any_kernel(server, queue):
