@@ -142,6 +142,18 @@ def running(store, job):
     return int(found.read(name) or b"0") if found.exists(name) else 0
 
 
+def test_a_job_cannot_name_the_place_of_its_run(store, tmp_path):
+    elsewhere = str(tmp_path / "elsewhere")
+    cells = [f"import os; os.environ['PQ_RUNS'] = os.environ['PQ_FOLDER'] = {elsewhere!r}"]
+    parameters = "PQ_RUNS = output_path = ''"
+    path = write_notebook(store.folder / "a.ipynb", *cells, parameters=parameters)
+    job = store.enqueue_notebook(path, {"PQ_RUNS": elsewhere, "output_path": elsewhere})
+    pq.consume(store, until_empty=True, display=False)
+    assert store.get(job).result["run"] == "runs/1/1.ipynb"
+    assert (store.folder / "runs" / "1" / "1.ipynb").exists()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 class Unreachable(RemotePlace):
     """A place whose network fails, as the real ones' libraries tell it."""
 

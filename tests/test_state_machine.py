@@ -365,7 +365,7 @@ class PostgreSQLMachine(QueueMachine):
 @pytest.mark.usefixtures("machine_url")
 class TestPostgreSQLMachine(PostgreSQLMachine.TestCase):
     settings = settings(
-        max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
     )
 
 

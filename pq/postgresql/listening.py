@@ -5,7 +5,6 @@ process dies, however it dies. A connection that was lost is opened anew, and it
 """
 
 import os
-import select
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 import psycopg
 from sqlalchemy.exc import DBAPIError
 
+from pq.postgresql.session import readable
 from pq.postgresql.triggers import WAITING
 
 ANNOUNCED_SECONDS = 3.0
@@ -101,7 +101,7 @@ class Listener:
                 with self._changed:
                     self._held.clear()
                 # Not as a sleep: who closes the queue does not wait for it.
-                select.select([self._wake_me], [], [], pause)
+                readable(pause, self._wake_me)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         for end in (self._wake_me, self._waker):
             end.close()
@@ -115,11 +115,10 @@ class Listener:
             self._changed.notify_all()
         while not self._closed:
             self._take(connection, held)
-            server, waker = connection.fileno(), self._wake_me.fileno()
-            ready, _, _ = select.select([server, waker], [], [], 1.0)
-            if waker in ready:
+            ready = readable(1.0, connection, self._wake_me)
+            if self._wake_me in ready:
                 self._wake_me.recv(4096)
-            if server in ready:
+            if connection in ready:
                 words = list(connection.notifies(timeout=0))
                 with self._changed:
                     self._heard.update(word.payload for word in words)

@@ -2,7 +2,7 @@
 
 import os
 import re
-import select
+import selectors
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -34,6 +34,10 @@ _ADVICE = {
 
 
 _PASSING = ("starting up", "shutting down", "recovery mode", "too many", "terminating connection")
+
+
+# The quickest to make of those that know no largest file number; Windows has only the last.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 @cache
@@ -128,6 +132,14 @@ def connect_alone(engine: Engine, secrets: dict[str, str]) -> psycopg.Connection
     return connection  # type: ignore[no-any-return]  # the psycopg dialect's
 
 
+def readable(seconds: float, *sources: Any) -> list[Any]:
+    """Those of the sources that have something to be read, within that time; of any number of open files."""
+    with _Selector() as selector:
+        for source in sources:
+            selector.register(source, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(seconds)]
+
+
 class Idle:
     """Connections that were just given back: to ask the pool for one costs as much as a statement."""
 
@@ -142,7 +154,7 @@ class Idle:
                 pooled = self._connections.pop()
             except IndexError:
                 pooled = self.engine.raw_connection()
-            if not select.select([pooled.driver_connection.fileno()], [], [], 0)[0]:
+            if not readable(0, pooled.driver_connection):
                 return pooled
             pooled.invalidate()
 

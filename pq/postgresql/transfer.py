@@ -1,6 +1,7 @@
 """The PostgreSQL end of a move."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pq.postgresql import triggers
@@ -94,24 +95,23 @@ class PostgreSQLTransfer(SQLTransfer):
     def _session(self) -> Session:
         return self.queue._session  # noqa: SLF001  # a part of the backend, in a file of its own
 
-    @property
-    def _connection(self) -> "psycopg.Connection[Any]":
-        """That of the transaction which is open."""
-        connection = self._session._open  # noqa: SLF001  # as above
-        assert connection is not None  # noqa: S101  # only called within `write`
-        return connection
+    @contextmanager
+    def _writing(self) -> Iterator["psycopg.Connection[Any]"]:
+        """One transaction, with the connection itself."""
+        session = self._session
+        with session.write(), session._connected() as connection:  # noqa: SLF001  # as above
+            yield connection
 
     def dump(self, table: Table, after: Row | None, limit: int = CHUNK_ROWS) -> list[Row]:
         """The next rows, as many as fit in a chunk."""
-        with self._session.write():
-            rows = self._connection.execute(_DUMP[table.name, after is None], behind(table, after, limit))
+        with self._writing() as connection:
+            rows = connection.execute(_DUMP[table.name, after is None], behind(table, after, limit))
             return rows.fetchall()
 
     def load(self, table: Table, rows: Sequence[Row]) -> None:
         """Copy rows in; jobs past their triggers, which would let blocked ones run: so count them here."""
         is_jobs = table.name == "jobs"
-        with self._session.write():
-            connection = self._connection
+        with self._writing() as connection:
             if is_jobs:
                 connection.execute("alter table pq.jobs disable trigger user")
             with connection.cursor().copy(_COPY[table.name]) as copy:

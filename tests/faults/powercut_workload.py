@@ -268,6 +268,10 @@ class Worker:
         with self.marks.answered():
             self.queue.pause("slow", "for a while")
 
+    def limit_group(self) -> None:
+        with self.marks.answered():
+            self.queue.limit_group("sweep", self.chance.choice([1, 2, 5, None]))
+
     def resume(self) -> None:
         with self.marks.answered():
             self.queue.resume("slow")
@@ -295,6 +299,7 @@ VERBS = {
     "enqueue": 12, "enqueue_many": 5, "dequeue": 14, "heartbeat": 5, "beat": 2, "settle": 16, "rescue": 4,
     "register": 2, "cancel": 2, "resubmit": 4, "mark_failed": 1, "assign": 2, "delete": 2, "prune": 1,
     "delete_all": 1, "pause": 1, "resume": 2, "set_setting": 1, "own_table": 1, "checkpoint": 2, "reopen": 2,
+    "limit_group": 2,
 }  # fmt: skip
 
 
