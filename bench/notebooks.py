@@ -93,7 +93,8 @@ def by_pq(path, folder, runs):
 
 def sustained(path, folder, runs, consumers):
     """Runs per second over all but the first tenth, and the memory of consumers and kernel servers in MB."""
-    place = folder / f"{path.stem}-{consumers}.db"
+    place = folder / f"{path.stem}-{consumers}" / "queue.db"  # a folder each: its runs lie there
+    place.parent.mkdir()
     with pq.connect(place) as queue:
         jobs = pq.sweep(queue, path, {"x": range(runs)}).jobs()
         started = [
@@ -148,6 +149,7 @@ def main():
     options = arguments(__doc__).parse_args()
     os.environ.setdefault("PQ_PRELOAD", "pandas,numpy")
     with working_folder(options.folder) as folder:
+        os.environ["PQ_NOTEBOOK_ROOT"] = str(folder)
         parts = [
             machine(folder),
             once(folder, 2 if options.quick else 7),

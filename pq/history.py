@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # name -> minutes that are shown, minutes of one step
 SPANS = {"5m": (5, 1), "15m": (15, 1), "1h": (60, 1), "6h": (360, 5), "24h": (1440, 15), "7d": (10_080, 120)}
+DAY_MINUTES = 1440
 Key = tuple[str, str]
 
 
@@ -97,7 +98,7 @@ class History:
         since = first * self._step if self._read_from is None else max(self._read_from, first * self._step)
         # A transaction that began in the last minute may still write into it.
         boundary = minute - 1
-        fresh = self._queue.buckets(datetime.fromtimestamp(since * 60, UTC))
+        fresh = self._buckets(since, boundary // self._step * self._step)
         self._close((one for one in fresh if _minute(one) < boundary), first)
         self._read_from = boundary
         steps, tasks = self._sum(first, boundary)
@@ -109,11 +110,19 @@ class History:
         for tally in tasks.values():
             total.join(tally)
         width = timedelta(minutes=self._step)
-        start = datetime.fromtimestamp(first * self._step * 60, UTC)
+        start = _moment(first * self._step)
         points = [
             (start + number * width, steps.get(first + number, Tally())) for number in range(last - first + 1)
         ]
         return Picture(points, tasks, total)
+
+    def _buckets(self, since: int, running: int) -> list[Bucket]:
+        """Sums over steps, a day at a time so that no read is long; from `running` on each minute."""
+        found: list[Bucket] = []
+        for start in range(since, running, DAY_MINUTES):
+            end = min(start + DAY_MINUTES, running) - 1
+            found += self._queue.buckets(_moment(start), _moment(end), self._step)
+        return found + self._queue.buckets(_moment(max(since, running)))
 
     def _close(self, buckets: Iterable[Bucket], first: int) -> None:
         for bucket in buckets:
@@ -141,6 +150,10 @@ class History:
 
 def _copy(tally: Tally) -> Tally:
     return Tally(tally.outcomes.copy(), tally.seconds, tally.slots.copy())
+
+
+def _moment(minute: int) -> datetime:
+    return datetime.fromtimestamp(minute * 60, UTC)
 
 
 def _minute(bucket: Bucket) -> int:

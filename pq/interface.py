@@ -266,8 +266,8 @@ class PersistentQInterface(ABC):
         """Jobs by queue, task and status; as quick at a million jobs as at ten."""
 
     @abstractmethod
-    def buckets(self, since: datetime, until: datetime | None = None) -> builtins.list[Bucket]:
-        """What ended per minute, for charts, oldest first."""
+    def buckets(self, since: datetime, until: datetime | None = None, step: int = 1) -> builtins.list[Bucket]:
+        """What ended per minute, or summed over steps of several minutes, for charts, oldest first."""
 
     @abstractmethod
     def queues(self) -> builtins.list[QueueState]:

@@ -79,6 +79,10 @@ def statuses(notebook: Any) -> list[str]:
 
 
 def files(queue: PersistentQInterface) -> list[str]:
-    """Every file below runs/."""
+    """Every file below runs/, but the note of whose it is."""
     root = queue.folder / "runs"
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != ".queue"
+    )

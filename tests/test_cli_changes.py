@@ -187,6 +187,14 @@ def test_pause_and_resume(run: CommandLine, jobs: PersistentQInterface) -> None:
     assert jobs.dequeue("consumer-1") is not None
 
 
+def test_a_checkpoint_says_what_a_reader_keeps_from_it(run: CommandLine, jobs: PersistentQInterface) -> None:
+    with pq.connect(jobs.url) as reader, reader._session.snapshot():
+        reader.counts()
+        jobs.enqueue("stamp")
+        assert "stay in the write-ahead log" in run("checkpoint").stdout
+    assert "is moved" in run("checkpoint").stdout
+
+
 def test_backup_checkpoint_and_rescue(run: CommandLine, jobs: PersistentQInterface, tmp_path: Path) -> None:
     jobs.enqueue("stamp")
     copy = tmp_path / "copy.db"

@@ -567,6 +567,9 @@ def test_buckets_hold_what_ended_per_minute(queue, clock):
     assert sum(bucket.jobs for bucket in buckets if bucket.outcome == "failed") == 1
     assert sum(bucket.seconds for bucket in buckets) == pytest.approx(8.0)
     assert queue.buckets(start + timedelta(hours=1)) == []
+    hours = queue.buckets(start - timedelta(hours=1), None, 60)
+    assert {(bucket.minute.minute, type(bucket.jobs)) for bucket in hours} == {(0, int)}
+    assert sum(bucket.jobs for bucket in hours) == 3
 
 
 def test_queues_tell_the_oldest_pending_job_of_any_priority(queue, clock):

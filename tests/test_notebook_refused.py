@@ -81,3 +81,39 @@ def test_the_root_of_the_consumer_holds_too(store, monkeypatch, tmp_path):
     monkeypatch.setenv("PQ_NOTEBOOK_ROOT", str(tmp_path / "elsewhere"))
     consume(store)
     assert "it lies outside" in store.get(job).error
+
+
+def test_a_second_database_in_the_folder_gets_no_runs_and_closes_none_of_the_first(store, monkeypatch):
+    from pq.notebook.runs import Draft, close_runs
+
+    path = write_notebook(store.folder / "a.ipynb", "1")
+    store.enqueue_notebook(path)
+    consume(store)
+    store.enqueue_notebook(path)
+    running = Draft.of(store.folder, store.dequeue("c"))
+    running.write(".ipynb", "{}")
+    with pq.connect(store.folder / "second.db") as second:
+        for enqueue in (second.enqueue_notebook, lambda path: pq.sweep(second, path, [{}])):
+            with pytest.raises(pq.NotebookError, match=r"has the runs of queue\.db, and the ids of second"):
+                enqueue(path)
+        job = second.enqueue("notebook", {"notebook": "a.ipynb"}, max_attempts=1)
+        consume(second)
+        assert "has the runs of queue.db" in second.get(job).error
+        assert close_runs(second) == 0
+        assert running.latest() is not None
+        monkeypatch.setenv("PQ_RUNS", "second-runs")
+        job = second.enqueue_notebook(path)
+        consume(second)
+        assert second.get(job).result["run"].endswith(f"second-runs/{job.id}/1.ipynb")
+
+
+def test_the_runs_of_a_database_that_is_gone_are_taken_over(store):
+    path = write_notebook(store.folder / "a.ipynb", "1")
+    store.enqueue_notebook(path)
+    consume(store)
+    note = store.folder / "runs" / ".queue"
+    assert note.read_text() == "queue.db"
+    note.write_text("was-renamed.db")
+    job = store.enqueue_notebook(path)
+    consume(store)
+    assert (store.get(job).status, note.read_text()) == ("completed", "queue.db")

@@ -253,6 +253,8 @@ def checkpoint(context: typer.Context, *, as_json: AsJson = False) -> None:
         answer = move()
     if as_json:
         write_json({"checkpoint": answer})
+    elif answer:
+        say(f"{answer:,} bytes stay in the write-ahead log: somebody reads an older state; see `pq doctor`")
     else:
         say("the write-ahead log is moved into the database")
 

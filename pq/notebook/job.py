@@ -25,6 +25,7 @@ from pq.notebook.inspecting import (
 )
 from pq.notebook.masking import Masking
 from pq.notebook.memory import MemoryWatch, memory_bytes
+from pq.notebook.owning import check_runs, claim_runs
 from pq.notebook.places import place_of
 from pq.notebook.provenance import git_state, provenance
 from pq.notebook.runs import TASK, Draft, published
@@ -97,6 +98,7 @@ def enqueue_notebook(
     (seconds for one cell), `memory` ("2G": the limit of the run) and `cold` (no warm kernel).
     """
     new = NotebookSource.find(path, queue.folder).new_job(parameters, **options)
+    check_runs(queue)
     return queue.enqueue_many([new])[0]
 
 
@@ -138,6 +140,7 @@ def run_notebook(
     cold: bool = False,
 ) -> dict[str, Any]:
     """Run one notebook job; its result is where the run will be published, and what it recorded."""
+    claim_runs(context.queue)
     given = _given(parameters)
     path = _trusted(notebook, context.folder)
     if kernel is not None:

@@ -18,6 +18,7 @@ from pq import values
 from pq.errors import JobNotFoundError
 from pq.interface import PersistentQInterface
 from pq.job import Attempt, Job, Status
+from pq.notebook.owning import owns_runs
 from pq.notebook.places import RUNNING, Place, place_of
 from pq.records import Outcome
 
@@ -102,6 +103,8 @@ def _after_settling(queue: PersistentQInterface, outcome: Outcome, *, accepted: 
 def close_runs(queue: PersistentQInterface) -> int:
     """Publish what dead consumers left, told truthfully; returns how many runs were closed."""
     closed = 0
+    if not owns_runs(queue):
+        return closed
     for draft in list(_drafts(place_of(queue.folder))):
         try:
             closed += _close_dead(queue, draft)

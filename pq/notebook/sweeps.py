@@ -16,6 +16,7 @@ from pq.errors import InvalidJobError
 from pq.interface import NO_PARAMETERS, PersistentQInterface
 from pq.job import FINISHED, Job, Status
 from pq.notebook.job import NotebookSource
+from pq.notebook.owning import check_runs
 from pq.notebook.runs import TASK
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def sweep(
     for one in sets:
         key = _key(group, one)
         new[key] = source.new_job(one, unique_key=key, group=group, **options)
+    check_runs(queue)
     with queue.transaction():
         there = {job.unique_key for job in _jobs(queue, group)}
         missing = [job for key, job in new.items() if key not in there]

@@ -105,13 +105,14 @@ class Looking(PersistentQInterface):
         rows = self._session.rows("select queue, task, status, jobs from counters where jobs > 0")
         return [Count(queue, task, Status(status), jobs) for queue, task, status, jobs in rows]
 
-    def buckets(self, since: datetime, until: datetime | None = None) -> builtins.list[Bucket]:
-        """What ended per minute, oldest first."""
+    def buckets(self, since: datetime, until: datetime | None = None, step: int = 1) -> builtins.list[Bucket]:
+        """What ended per minute, or summed over steps of several, oldest first."""
         rows = self._session.rows(
             statements.BUCKETS,
             {
                 "since": int(values.moment(since, "since") // 60),
                 "until": LARGEST_ID if until is None else int(values.moment(until, "until") // 60),
+                "step": values.whole(step, "step", least=1),
             },
         )
         return [Bucket(to_datetime(row[0] * 60.0), *row[1:]) for row in rows]

@@ -50,9 +50,11 @@ values (:id, :token, :attempt, :outcome, :consumer, :started_at, :now, :error, :
 """
 
 BUCKETS = """
-select minute, queue, task, outcome, slot, jobs, seconds from buckets
+select minute / :step * :step, queue, task, outcome, slot, cast(sum(jobs) as bigint), sum(seconds)
+from buckets
 where minute between :since and :until
-order by minute
+group by 1, queue, task, outcome, slot
+order by 1
 """
 
 CONSUMERS = """

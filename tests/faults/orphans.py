@@ -239,7 +239,7 @@ class Case:
             self.wrong.append(f"the job is {found.status}: {found.error}")
         attempts = {attempt.attempt: attempt.outcome for attempt in self.queue.attempts(job)}
         root = self.folder / "runs"
-        there = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        there = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.ipynb"))
         # Without a supervisor's papermill of the consumer itself, whose executed notebook lies there too.
         there = [name for name in there if not name.startswith(("consumer-1", ".papermill"))]
         if there != [f"{job.id}/{attempt}.ipynb" for attempt in sorted(attempts)]:
