@@ -16,7 +16,13 @@ NOW = f"select {_SERVER}"
 LOCK_SETTING = "select pg_advisory_xact_lock(hashtext('pq.settings'), hashtext(:name))"
 
 # A list comes as JSON, and `ilike` knows no case.
+#
+# A range of (status, id): given one status and an order of ids, the planner would rather walk all jobs by
+# their ids than believe that those of the status lie together, however far back the first of them is.
 FILTERS = statements.FILTERS | {
+    "newest of a status": "(status, id) >= (:status, 0) and (status, id) < (:status, cast(:after as bigint))",
+    "oldest of a status": "(status, id) > (:status, cast(:after as bigint)) "
+    "and (status, id) <= (:status, 9223372036854775807)",
     "tag": "tags <> '[]' and "
     "exists (select 1 from json_array_elements_text(cast(tags as json)) as one where one = :tag)",
     "search": r"(task ilike :search escape '\' or unique_key ilike :search escape '\' "

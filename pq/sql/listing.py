@@ -22,6 +22,8 @@ _BY_ID = {
     "oldest": _Range("", "true", "id > :after", "id"),
 }
 
+_BY_STATUS = {"newest": "status desc, id desc", "oldest": "status, id"}
+
 # The index has a name, because SQLite, left alone, sorts all jobs of the status.
 _FINISHED = _Range(
     "jobs_finished",
@@ -79,12 +81,15 @@ def _statement(
 ) -> tuple[str, dict[str, Any]]:
     filters = dict(asked.filters)
     values = filters | {"status": status, "limit": asked.limit, "within": asked.within or -1}
-    ranges = [walk.all]
+    ranges, order = [walk.all], walk.order
     if asked.after is not None:
         ranges.append(walk.rest)
         values |= {"after": asked.after.id, "value": asked.after.value}
     if not walk.through:
-        if status is not None:
+        if status is not None and (of_status := clauses.get(f"{asked.order} of a status")):
+            first = 2**63 - 1 if asked.order == "newest" else 0
+            values, ranges, order = {"after": first} | values, [of_status], _BY_STATUS[asked.order]
+        elif status is not None:
             ranges.append("status = :status")
         ranges += [clauses[name] for name in _NARROWING if filters.pop(name, None) is not None]
     if walk is _FINISHED:
@@ -94,7 +99,7 @@ def _statement(
         columns=COLUMNS,
         source=with_index.format(index=walk.through) if walk.through else "jobs",
         range=" and ".join(ranges),
-        order=walk.order,
+        order=order,
         filters=" and ".join(["true", *(clauses[name] for name in filters)]),
     )
     return text, values
