@@ -76,12 +76,12 @@ def test_an_error_while_reading_is_told_with_the_age_of_what_is_shown(browser, s
     with visit(browser, server, "ops.ipynb") as page:
         expect_text(page, "live", "live")
         with queue.transaction() as db:
-            db.execute("alter table counters rename to counters_away")
+            db.execute("alter table queues rename to queues_away")
         try:
             expect_text(page, "banner", "What is shown is from")
         finally:
             with queue.transaction() as db:
-                db.execute("alter table counters_away rename to counters")
+                db.execute("alter table queues_away rename to queues")
         page.get_by_test_id("banner").wait_for(state="hidden")
 
 
