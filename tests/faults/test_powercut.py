@@ -27,7 +27,7 @@ def run_harness(module, *arguments, mutant=""):
 
 
 @pytest.mark.parametrize(
-    "images", [4_000, pytest.param(50_000, marks=pytest.mark.deep)], ids=["short", "deep"]
+    "images", [2_500, pytest.param(50_000, marks=pytest.mark.deep)], ids=["short", "deep"]
 )
 def test_no_power_cut_loses_what_was_answered(images, record_property):
     code, figures = run_harness("powercut", "--images", str(images), "--seed", "1")

@@ -14,10 +14,10 @@ def violations(histories):
     return [history.violation for history in histories if history.violation]
 
 
-def test_two_hundred_histories_break_no_promise():
-    histories = play_many(list(range(1, 201)))
+def test_a_hundred_histories_break_no_promise():
+    histories = play_many(list(range(1, 101)))
     assert violations(histories) == []
-    assert sum(history.jobs for history in histories) > 2000
+    assert sum(history.jobs for history in histories) > 1000
 
 
 @pytest.mark.deep

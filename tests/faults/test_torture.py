@@ -34,9 +34,9 @@ def test_the_same_on_a_server_that_is_killed_too(record_property):
 @pytest.mark.parametrize(
     ("mutant", "kinds"),
     [
-        ("look, then take", {"leased_twice"}),
         ("no token at settle", {"stale_accepted", "completed_unstarted"}),
-        ("undone_commits", {"lost", "completions_lost"}),
+        pytest.param("look, then take", {"leased_twice"}, marks=pytest.mark.deep),
+        pytest.param("undone_commits", {"lost", "completions_lost"}, marks=pytest.mark.deep),
         pytest.param("attempts are not counted", {"stuck", "wrong_end"}, marks=pytest.mark.deep),
     ],
 )
