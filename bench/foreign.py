@@ -49,6 +49,8 @@ EXPLAINED: dict[str, str] = {
     "utokill.ipynb": "pq's notebook tells which signal ended the kernel, in the cell that ran",
     "Skip Exceptions with Cell Tags.ipynb": "pq honours the tag raises-exception, as Jupyter does",
     "Interrupt.ipynb": "it runs for ever: both end it at their time limits",
+    "statespace_tvpvar_mcmc_cfa.ipynb": "it samples for minutes, and met the limit of 240 s",
+    "no_kernelspec.ipynb": "papermill asks for a kernel name, pq takes python3",
     "tqdm-4.70.1/DEMO.ipynb": "how often a progress bar is drawn is a matter of time",
 }
 
@@ -152,7 +154,7 @@ def main():
             notebooks = sorted(root.rglob("*.ipynb"))
             rows += [look(notebook, root.resolve(), folder) for notebook in notebooks]
     alike = sum(row[-1] == "yes" for row in rows)
-    summary = f"{len(rows)} notebooks, {alike} with the same outcome in each cell."
+    summary = f"{len(rows)} notebooks, {alike} with the same outcome in each cell; the others say why."
     heads = ("notebook", "outcome", "same cells", "same kinds", "alike")
     tell("foreign", [where, summary, table(heads, rows)], write=options.write)
 
