@@ -14,6 +14,7 @@ def test_nobody_is_refused_nobody_starves_and_nothing_is_lost(options, seconds, 
     assert figures["commits"] > 100
 
 
+@pytest.mark.deep  # beside other tests the processes are so slow that nobody starves
 def test_the_harness_notices_that_there_is_no_gate():
     for _ in range(8):  # who starves is a matter of luck on a busy machine
         code, figures = run_harness("contention", "--seconds", "3", mutant="no_gate")
