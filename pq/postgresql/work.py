@@ -20,7 +20,7 @@ from pq.postgresql.producing import FOLD_ROWS, Producing
 from pq.postgresql.session import Session
 from pq.records import Outcome, Settled
 from pq.sql import statements
-from pq.sql.rows import checked_progress, checked_result, to_job
+from pq.sql.rows import checked_progress, checked_result, to_job, to_standing
 
 SLOW_POLL_SECONDS = 1.0
 SECOND_LOOK_SECONDS = 0.05
@@ -114,12 +114,7 @@ class PersistentQSQLAlchemy(Producing):
     def standing(self, jobs: Sequence[Job]) -> dict[int, str]:
         """For each job's id: live, cancel or lost."""
         rows = self._session.rows(sql.STANDING, {"ids": [job.id for job in jobs]})
-        found = {(id_, token): cancel for id_, token, status, cancel in rows if status == "processing"}
-        answer = {}
-        for job in jobs:
-            cancel = found.get((job.id, job.token))
-            answer[job.id] = "lost" if cancel is None else "cancel" if cancel else "live"
-        return answer
+        return to_standing(jobs, rows)
 
     # -- ending -----------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Between rows and values: what a new job stores, and how rows become jobs, attempts and consumers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -126,3 +126,13 @@ def to_action(row: Any) -> Action:
 
 def _status(value: str | None) -> Status | None:
     return None if value is None else Status(value)
+
+
+def to_standing(jobs: Sequence[Job], rows: Iterable[Any]) -> dict[int, str]:
+    """For each job's id: live, cancel or lost, by rows of id, token, status, cancel_requested."""
+    found = {(id_, token): cancel for id_, token, status, cancel in rows if status == "processing"}
+    answer = {}
+    for job in jobs:
+        cancel = found.get((job.id, job.token))
+        answer[job.id] = "lost" if cancel is None else "cancel" if cancel else "live"
+    return answer

@@ -16,7 +16,7 @@ from pq.interface import DEFAULT_QUEUES, LEASE
 from pq.job import FINISHED, Job, NewJob
 from pq.records import Outcome, Settled
 from pq.sql.act import Acting
-from pq.sql.rows import checked_progress, checked_result, new_row
+from pq.sql.rows import checked_progress, checked_result, new_row, to_standing
 from pq.sql.statements import TWIN
 from pq.sqlite import presence, sql
 from pq.sqlite.ends import INLINE_LENGTH, Ends
@@ -169,12 +169,7 @@ class PersistentQSQLite(Store, Acting):
     def standing(self, jobs: Sequence[Job]) -> dict[int, str]:
         """For each job's id: live, cancel or lost."""
         rows = self._session.rows(sql.STANDING, (json.dumps([job.id for job in jobs]),))
-        found = {(id_, token): cancel for id_, token, status, cancel in rows if status == "processing"}
-        answer = {}
-        for job in jobs:
-            cancel = found.get((job.id, job.token))
-            answer[job.id] = "lost" if cancel is None else "cancel" if cancel else "live"
-        return answer
+        return to_standing(jobs, rows)
 
     # -- ending -----------------------------------------------------------------------------------
 
