@@ -21,6 +21,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--deep"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))
         return
     for item in items:
         if item.get_closest_marker("deep"):
@@ -36,6 +38,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.skipped and os.environ.get("PQ_CI") and not permitted:
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In .ci/run a failure is told at once: what follows it may never come to the summary."""
+    if report.failed and os.environ.get("PQ_CI") and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid}, {report.when}\n{report.longreprtext}", flush=True)  # noqa: T201  # for the log
 
 
 @pytest.fixture(scope="session")
