@@ -28,6 +28,7 @@ class Snapshot:
     def __init__(self, queue: PersistentQInterface) -> None:
         self._queue = queue
         self._counts: dict[str, int] | None = None
+        self._problem: str | None = None
         self._read_at = float("-inf")
         self._style = (STATIC / "board.css").read_text(encoding="utf-8")
 
@@ -49,17 +50,23 @@ class Snapshot:
         return (
             f'<div id="pq-first" aria-busy="true" data-testid="first"><h1>{title}</h1><p>{sentence}</p>'
             f'<div class="pq"><div class="pq-top"><span class="pq-address">{escape(self._queue.url)}</span>'
-            '<span class="pq-badge">starting …</span></div>'
+            f'<span class="pq-badge" id="pq-starting">starting …</span></div>{self._banner()}'
             f'<ul class="pq-tiles" aria-label="Jobs by status">{tiles}</ul></div></div>'
         )
 
+    def _banner(self) -> str:
+        """What is wrong with the queue: its widget may not even come to tell it."""
+        if self._problem is None:
+            return ""
+        return f'<div class="pq-banner" role="alert">cannot read the queue: {escape(self._problem)}</div>'
+
     def _read(self) -> dict[Status, int]:
-        """No number is better than no page: what is wrong with the queue the widget tells."""
+        """No number is better than no page."""
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             self._read_at = time.monotonic()
             try:
-                self._counts = self._queue.counts()
-            except PQError:
-                self._counts = None
+                self._counts, self._problem = self._queue.counts(), None
+            except PQError as error:
+                self._counts, self._problem = None, str(error)
         counts = self._counts
         return {} if counts is None else {status: counts[status.value] for status in Status}

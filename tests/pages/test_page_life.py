@@ -168,3 +168,17 @@ def test_the_first_numbers_are_there_before_any_kernel(server, queue):
     )
     # No browser says farewell here.
     assert server.ask(f"/api/kernels/{config['kernelId']}", method="DELETE", token=TOKEN)[0] == 204
+
+
+def test_a_page_whose_queue_cannot_be_opened_says_so(browser, tmp_path):
+    with serving(tmp_path) as alone:
+        (tmp_path / "other.db").write_text("no database " * 1000)
+        (tmp_path / "other.db").rename(alone.queue.path)
+        Path(f"{alone.queue.path}-wal").unlink()  # which alone would still hold a whole database
+        sign_in(browser, alone)
+        page = browser.new_page()
+        page.goto(f"{alone.url}ops")
+        first = page.get_by_test_id("first")
+        first.get_by_text("could not be started").wait_for()
+        assert "cannot read the queue" in first.get_by_role("alert").inner_text()
+        page.close(run_before_unload=True)
