@@ -9,7 +9,7 @@ from pq.sql import statements
 from pq.sql.statements import COLUMNS
 
 # Not clock_timestamp(), which is another within a statement, so that no index can be read by it.
-_SERVER = "cast(extract(epoch from statement_timestamp()) as double precision)"
+_SERVER = "date_part('epoch', statement_timestamp())"
 NOW = f"select {_SERVER}"
 
 # Not the row: a setting may not be there yet.
