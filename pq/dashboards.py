@@ -146,12 +146,15 @@ def base_url(text: str) -> str:
 
 
 def _place(db: str | None) -> str:
-    """Where the queue is, for kernels in another folder; opened once, so that it fails here if at all."""
-    from pq.factory import connect
+    """Where the queue is, for kernels in another folder; opened once, so that it fails here if at all.
+
+    A server that does not answer is waited for.
+    """
+    from pq.factory import connect_for
     from pq.settings import read_settings
 
     place = read_settings().database if db is None else db
-    with connect(place):
+    with connect_for(place, patient=True):
         return place if "://" in place else str(Path(place).absolute())
 
 

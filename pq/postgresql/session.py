@@ -33,7 +33,10 @@ _ADVICE = {
 }
 
 
-_PASSING = ("starting up", "shutting down", "recovery mode", "too many", "terminating connection")
+_PASSING = (
+    *("starting up", "shutting down", "recovery mode", "accepting connections"),
+    *("too many", "terminating connection"),
+)
 
 
 # The quickest to make of those that know no largest file number; Windows has only the last.
@@ -281,6 +284,8 @@ class Session:
             return self._idle.take()
         except psycopg.Error as error:
             raise storage_error(error, self._place) from None
+        except DBAPIError as error:  # SQLAlchemy asks the first connection for the server's version
+            raise storage_error(error.orig or error, self._place) from None
         except PoolTimeoutError:
             raise StorageError(
                 f"cannot use the database {self._place}: more than "
