@@ -81,7 +81,7 @@ class Producing(Store, Acting):
     def _fold_after(self, changes: int) -> None:
         """Now and then sum up the counters: where nobody consumes, nobody else does."""
         self._unfolded += changes
-        if self._unfolded > 4 * FOLD_ROWS and not self._session.in_transaction:
+        if self._unfolded > FOLD_ROWS and not self._session.in_transaction:
             self._unfolded = 0
             self._session.execute("select pq.fold(:least)", {"least": FOLD_ROWS})
 
