@@ -52,6 +52,7 @@ EVERY_WAY = [
     ("O", errno.EIO, True),
     ("U", errno.EIO, False),
     ("U", errno.EIO, True),
+    ("WTOU", errno.EROFS, True),  # as when the system makes a file system with errors read-only
     (ALL, recorder.KILL, False),
 ]
 
