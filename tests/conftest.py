@@ -85,19 +85,18 @@ def shared_postgresql_url(postgresql_databases: Databases) -> Iterator[str]:
     postgresql_databases.drop(url)
 
 
+@pytest.fixture
+def url(shared_postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty queue on the server, whose files are in a folder of this test's own."""
+    monkeypatch.setenv("PQ_FOLDER", str(tmp_path))
+    yield shared_postgresql_url
+    empty(shared_postgresql_url)
+
+
 @pytest.fixture(params=BACKENDS)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where an empty queue may be opened: the path of a file, or an address."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "queue.db")
-        return
-    url = request.getfixturevalue("shared_postgresql_url")
-    os.environ["PQ_FOLDER"] = str(tmp_path)
-    try:
-        yield url
-    finally:
-        del os.environ["PQ_FOLDER"]
-        empty(url)
+    return str(tmp_path / "queue.db") if request.param == "sqlite" else request.getfixturevalue("url")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from multiprocessing.pool import ThreadPool
 
 import psycopg
 import pytest
-from postgresql import empty
 from processes import run_python, wait_for
 from sqlalchemy import text
 
@@ -23,13 +22,6 @@ from pq.postgresql.session import native
 from pq.sql import listing, statements
 
 SECOND = timedelta(seconds=1)
-
-
-@pytest.fixture
-def url(shared_postgresql_url, tmp_path, monkeypatch):
-    monkeypatch.setenv("PQ_FOLDER", str(tmp_path))
-    yield shared_postgresql_url
-    empty(shared_postgresql_url)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from multiprocessing.pool import ThreadPool
 
 import psycopg
 import pytest
-from postgresql import empty
 from processes import wait_for
 
 import pq
@@ -12,13 +11,6 @@ from pq import NewJob, Outcome
 from pq.records import GroupLimit
 
 WAITERS = "select count(*) from pg_locks where not granted"
-
-
-@pytest.fixture
-def url(shared_postgresql_url, tmp_path, monkeypatch):
-    monkeypatch.setenv("PQ_FOLDER", str(tmp_path))
-    yield shared_postgresql_url
-    empty(shared_postgresql_url)
 
 
 @pytest.fixture
