@@ -202,8 +202,20 @@ class ByHand(Contender):
         super().__init__(place, number)
         self.connection = sqlite3.connect(Path(place, "jobs.db"), isolation_level=None, timeout=60)
         for statement in ("pragma journal_mode = wal", "pragma synchronous = full", self.SCHEMA, self.INDEX):
-            self.connection.execute(statement)
+            self._execute_in_turn(statement)
         self.taken: list[Any] = []
+
+    def _execute_in_turn(self, statement: str) -> None:
+        """Several open the file at once, and the switch to a write-ahead log heeds no timeout."""
+        while True:
+            try:
+                self.connection.execute(statement)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def durability(self) -> str:
         return pragmas(self.connection)

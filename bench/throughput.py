@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 Target = tuple[str, float, str, tuple[str, ...], str]
 NO_SINGLE_CALLS = ("pq.consume", "pq.consume, prefetch 100", "procrastinate, its worker")
+OUR_WAYS = (
+    *("pq", "pq, dequeue then complete", "pq, prefetch 100"),
+    *("pq.consume", "pq.consume, prefetch 100"),
+)
 TITLES = {"work": "claim and finish", "enqueue": "enqueue"}
 # Those that write when a job has ended, as pq does; huey without results forgets a task as it takes it.
 SAFE_PEERS = ("huey, results kept", "litequeue", "persist-queue")
@@ -67,13 +71,7 @@ SQLITE = Backend(
     missing=MISSING,
     alone={
         "work": [
-            *(
-                "pq",
-                "pq, dequeue then complete",
-                "pq, prefetch 100",
-                "pq.consume",
-                "pq.consume, prefetch 100",
-            ),
+            *OUR_WAYS,
             *("huey", "huey, results kept", "huey, dequeue alone", "litequeue", "persist-queue"),
             *("by hand", "by hand, fused", "by hand, fused, by 100", "bare 4 kB write and fsync"),
         ],
@@ -123,13 +121,7 @@ POSTGRESQL = Backend(
     missing=HOSTED_MISSING,
     alone={
         "work": [
-            *(
-                "pq",
-                "pq, dequeue then complete",
-                "pq, prefetch 100",
-                "pq.consume",
-                "pq.consume, prefetch 100",
-            ),
+            *OUR_WAYS,
             *("procrastinate", "procrastinate, its worker"),
             *("by hand", "by hand, fused", "by hand, fused, by 100"),
         ],
