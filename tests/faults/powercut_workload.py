@@ -305,7 +305,7 @@ VERBS = {
 
 OLD_JOB = """
 insert into jobs (task, queue, status, priority, parameters, tags, due_at, max_attempts, created_at)
-values ('stamp', 'default', 'pending', 0, '{}', '[]', 0, 3, 0)
+values ('stamp', 'default', 'pending', 0, '{}', '[]', 0, 3, 0);
 """
 
 
