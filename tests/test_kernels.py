@@ -1,5 +1,6 @@
 """Kernels: each run has a fresh one, warm or cold, and a pool leaves nothing."""
 
+import gc
 import logging
 import os
 import signal
@@ -77,7 +78,8 @@ def test_each_run_draws_other_random_numbers(pool):
 def test_an_interrupt_stops_the_cell_and_leaves_the_kernel(pool, tmp_path):
     kernel = pool.start(None, cwd=tmp_path)
     client = kernel.client()
-    client.execute("print('begun'); import time\nwhile True: time.sleep(0.01)")
+    # Otherwise ipykernel answers what comes within a moment after an error with "aborted".
+    client.execute("print('begun'); import time\nwhile True: time.sleep(0.01)", stop_on_error=False)
     wait_for(lambda: client.get_iopub_msg(timeout=20)["content"].get("text") == "begun\n")
 
     kernel.interrupt()
@@ -87,6 +89,18 @@ def test_an_interrupt_stops_the_cell_and_leaves_the_kernel(pool, tmp_path):
     assert run_cell(client, "print('still here')").text == "still here\n"
     client.stop_channels()
     kernel.kill()
+
+
+@pytest.mark.parametrize("of_nbclient", [False, True])
+def test_a_client_that_nobody_closed_holds_nobody_up(pool, tmp_path, of_nbclient):
+    kernel = pool.start(None, cwd=tmp_path)
+    client = kernel.manager.client() if of_nbclient else kernel.client()
+    client.start_channels()
+    client.execute("1 + 1")
+    client.itself = client  # so that only the collector finds it
+    kernel.kill()
+    del client
+    gc.collect()
 
 
 def test_an_interrupt_reaches_neither_another_kernel_nor_a_spare(pool, tmp_path):

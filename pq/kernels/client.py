@@ -5,12 +5,15 @@ jupyter_client's own way to readiness always waits 200 ms more, for outputs that
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 import zmq
+import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.channels import AsyncZMQSocketChannel
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.1
 AGAIN_SECONDS = 1.0
 WAKE_SECONDS = 2.0
+
+
+@cache
+def _context(kind: type[zmq.Context[Any]], _pid: int) -> zmq.Context[Any]:
+    """One for all clients of this process, which it keeps.
+
+    A client that nobody closed would be collected together with a context of its own, and the end of a
+    context waits for its sockets, in the collector and for ever.
+    """
+    context = kind()
+    context.linger = 0  # or the end of this process would wait for a kernel that is gone
+    return context
 
 
 @dataclass
@@ -74,8 +89,7 @@ class BlockingClient(BlockingKernelClient):
     """jupyter_client's, but alive is what the process is, and there is no heartbeat thread."""
 
     def __init__(self, owner: Kernel) -> None:
-        super().__init__()
-        self.context.linger = 0  # or the end of this process would wait for a kernel that is gone
+        super().__init__(context=_context(zmq.Context, os.getpid()))
         self._owner = owner
         self.load_connection_file(owner.connection_file)
 
@@ -151,8 +165,7 @@ class AsyncClient(AsyncKernelClient):
     iopub_channel_class = Type(OutputChannel)
 
     def __init__(self, owner: Kernel) -> None:
-        super().__init__()
-        self.context.linger = 0  # or the end of this process would wait for a kernel that is gone
+        super().__init__(context=_context(zmq.asyncio.Context, os.getpid()))
         self._owner = owner
         self._asked: str | None = None
         self.load_connection_file(owner.connection_file)
