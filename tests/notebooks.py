@@ -3,6 +3,9 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,27 @@ def plain_papermill(*arguments: Any, **options: Any) -> Any:
             sockets = {"transport": "ipc", "ip": f"{folder}/s", "connection_file": f"{folder}/c.json"}
             options["config"] = Config(KernelManager=sockets)
         return papermill.execute_notebook(*arguments, progress_bar=False, execution_timeout=120, **options)
+
+
+@contextmanager
+def meanwhile(store: PersistentQInterface, act: Callable[[PersistentQInterface], object]) -> Iterator[None]:
+    """Act on the queue in another thread; where that fails, what runs is ended too, and its error raised."""
+
+    def acting() -> None:
+        with pq.connect(store.url) as other:
+            try:
+                act(other)
+            except BaseException:
+                for consumer in other.consumers():
+                    other.stop_consumer(consumer.name)
+                for job in other.list(status="processing"):
+                    other.cancel(job)
+                raise
+
+    with ThreadPool(1) as pool:
+        result = pool.apply_async(acting)
+        yield
+        result.get(60)
 
 
 def write_notebook(path: Path, *cells: str, parameters: str | None = "", kernel: str = "python3") -> Path:

@@ -9,7 +9,7 @@ import pytest
 from processes import wait_for
 
 import pq
-from notebooks import LOSES_THE_NEXT_REQUEST, consume, files, run, statuses, write_notebook
+from notebooks import LOSES_THE_NEXT_REQUEST, consume, files, meanwhile, run, statuses, write_notebook
 
 
 @pytest.fixture
@@ -117,15 +117,12 @@ def test_a_cancelled_run_stops_and_says_so(store):
     )
     job = store.enqueue_notebook(path)
 
-    def cancel():
-        with pq.connect(store.path) as other:
-            wait_for(lambda: (other.get(job).message or "").startswith("cell 2"))
-            other.cancel(job)
+    def cancel(other):
+        wait_for(lambda: (other.get(job).message or "").startswith("cell 2"))
+        other.cancel(job)
 
-    thread = threading.Thread(target=cancel)
-    thread.start()
-    consume(store, count=1)
-    thread.join()
+    with meanwhile(store, cancel):
+        consume(store, count=1)
     assert store.get(job).status == "cancelled"
     notebook = pq.open_run(job, store)
     assert notebook.metadata.pq.outcome == "cancelled"
@@ -137,17 +134,14 @@ def test_a_lost_lease_publishes_nothing(store):
     path = write_notebook(store.folder / "a.ipynb", "import time\ntime.sleep(600)")
     job = store.enqueue_notebook(path)
 
-    def take_away():
-        with pq.connect(store.path) as other:
-            wait_for(lambda: (other.get(job).message or "").startswith("cell 2"))
-            other.mark_failed(job, "by a person")
-            wait_for(lambda: not list((store.folder / "runs" / ".running").iterdir()))
-            other.stop_consumer("consumer-1")
+    def take_away(other):
+        wait_for(lambda: (other.get(job).message or "").startswith("cell 2"))
+        other.mark_failed(job, "by a person")
+        wait_for(lambda: not list((store.folder / "runs" / ".running").iterdir()))
+        other.stop_consumer("consumer-1")
 
-    thread = threading.Thread(target=take_away)
-    thread.start()
-    pq.consume(store, display=False)
-    thread.join()
+    with meanwhile(store, take_away):
+        pq.consume(store, display=False)
     assert store.get(job).error == "by a person"
     assert files(store) == []
 
@@ -156,15 +150,12 @@ def test_a_stopped_consumer_gives_the_run_back(store):
     path = write_notebook(store.folder / "a.ipynb", "import time\ntime.sleep(600)")
     job = store.enqueue_notebook(path)
 
-    def stop():
-        with pq.connect(store.path) as other:
-            wait_for(lambda: (other.get(job).message or "").startswith("cell 2"))
-            other.stop_consumer("consumer-1")
+    def stop(other):
+        wait_for(lambda: (other.get(job).message or "").startswith("cell 2"))
+        other.stop_consumer("consumer-1")
 
-    thread = threading.Thread(target=stop)
-    thread.start()
-    pq.consume(store, display=False, grace=0)
-    thread.join()
+    with meanwhile(store, stop):
+        pq.consume(store, display=False, grace=0)
     found = store.get(job)
     assert (found.status, found.attempt) == ("pending", 0)
     assert files(store) == []
@@ -247,17 +238,14 @@ def test_a_running_notebook_can_be_read(store):
     job = store.enqueue_notebook(path)
     seen = []
 
-    def look():
-        with pq.connect(store.path) as other:
-            wait_for(lambda: (other.get(job).message or "").startswith("cell 3"))
-            wait_for(lambda: statuses(pq.open_run(job, other)) == ["completed", "completed", "running"])
-            seen.append(pq.open_run(job, other).cells[1].outputs[0].text)
-            other.cancel(job)
+    def look(other):
+        wait_for(lambda: (other.get(job).message or "").startswith("cell 3"))
+        wait_for(lambda: statuses(pq.open_run(job, other)) == ["completed", "completed", "running"])
+        seen.append(pq.open_run(job, other).cells[1].outputs[0].text)
+        other.cancel(job)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    consume(store, count=1)
-    thread.join()
+    with meanwhile(store, look):
+        consume(store, count=1)
     assert seen == ["first\n"]
 
 
