@@ -91,12 +91,22 @@ def tell(name: str, parts: Sequence[str], *, write: bool) -> None:
 
     `name` is the script's, with the options that make its results another section.
     """
-    script, _, options = name.partition(" ")
-    command = f"bench/{script}.py {options} --write" if options else f"bench/{script}.py --write"
     text = "\n\n".join(parts)
     print(text)
     if write:
-        begin, end = f"<!-- {name}: written by {command} -->", f"<!-- end of {name} -->"
+        begin, end = _marks(name)
         before, _, rest = README.read_text().partition(begin)
         _, _, after = rest.partition(end)
         README.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+
+
+def written(name: str) -> str:
+    """What stands between the marks of this section in README.md."""
+    begin, end = _marks(name)
+    return README.read_text().partition(begin)[2].partition(end)[0]
+
+
+def _marks(name: str) -> tuple[str, str]:
+    script, _, options = name.partition(" ")
+    command = f"bench/{script}.py {options} --write" if options else f"bench/{script}.py --write"
+    return f"<!-- {name}: written by {command} -->", f"<!-- end of {name} -->"

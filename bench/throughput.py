@@ -14,7 +14,7 @@ from contenders import OURS
 from hosted import HOSTED, HOSTED_MISSING, HOSTED_PEERS
 from peers import MISSING, PEERS
 from places import choose
-from report import arguments, asked, machine, table, tell, working_folder
+from report import arguments, asked, machine, table, tell, working_folder, written
 from rounds import Ground, Lane, Results, durability, measure, ratio
 
 if TYPE_CHECKING:
@@ -220,6 +220,27 @@ def durabilities(backend: Backend, ground: Ground) -> str:
     return f"Read from the connections: {found}.{missing}"
 
 
+def compare() -> str:
+    """Who is measured on both backends, as README.md has them: each column is of its own run."""
+    found: list[dict[tuple[str, str], str]] = []
+    for backend in BACKENDS.values():
+        verb, rates = "", {}
+        for line in written(backend.section).splitlines():
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            if cells[0].startswith(("one process: ", "several processes: ")):
+                verb = cells[0].rpartition(": ")[2]
+            elif verb and len(cells) > 2 and not cells[0].startswith("-"):
+                rates[verb, cells[0]] = cells[1]
+        found.append(rates)
+    here, there = found
+    rows = [
+        (f"{verb}: {name}", rate, there[verb, name])
+        for (verb, name), rate in here.items()
+        if (verb, name) in there
+    ]
+    return table(("jobs/s", "SQLite", "PostgreSQL"), rows)
+
+
 def main() -> None:
     """Measure, tell, and write."""
     parser = arguments(__doc__)
@@ -227,7 +248,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one lane in one round")
     parser.add_argument("--processes", type=int, nargs="*")
+    parser.add_argument("--compare", action="store_true", help="both backends side by side, from README.md")
     options = parser.parse_args()
+    if options.compare:
+        tell("throughput --compare", [compare()], write=options.write)
+        return
     backend = BACKENDS[options.backend]
     counts = backend.processes if options.processes is None else options.processes
     rounds, seconds = options.rounds, options.seconds
