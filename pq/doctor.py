@@ -193,6 +193,15 @@ def journal(facts: Mapping[str, Any]) -> Finding:
 def wal(facts: Mapping[str, Any]) -> Finding:
     """The size of the write-ahead log, and whether a long reader keeps it from shrinking."""
     size, blocked = facts["wal_bytes"], facts["wal_blocked_frames"]
+    if facts.get("read_only"):  # who may not write cannot try to move it
+        if size < LARGE_WAL_BYTES:
+            return Finding("WAL", "ok", megabytes(size))
+        return Finding(
+            "WAL",
+            "warning",
+            f"{megabytes(size)}: it grew, most often because a process reads an old state and holds it open",
+            "`pq doctor` tells which",
+        )
     if blocked is None:
         return Finding(
             "WAL", "warning", f"{megabytes(size)}; another process is checkpointing now", "`pq checkpoint`"

@@ -53,6 +53,7 @@ ILL = [
     ("WAL", "error", {"wal_bytes": 2**28, "wal_blocked_frames": 3}),
     ("WAL", "warning", {"wal_bytes": 2**28}),
     ("WAL", "warning", {"wal_blocked_frames": None}),
+    ("WAL", "warning", {"read_only": True, "wal_blocked_frames": None, "wal_bytes": 2**28}),
     ("consumers", "warning", {"dead_consumers": [f"consumer-{number}" for number in range(9)]}),
     ("leases", "warning", {"expired_leases": 2}),
     ("clock", "warning", {"boot_matches": False}),
@@ -101,10 +102,12 @@ def test_the_wal_reset_bug_is_told_by_the_version(version: str, *, bad: bool) ->
     assert has_wal_reset_bug(version) is bad
 
 
-def test_a_real_queue_is_examined(tmp_path: Path) -> None:
-    with pq.connect(tmp_path / "queue.db") as queue:
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_real_queue_is_examined(tmp_path: Path, *, read_only: bool) -> None:
+    path = tmp_path / "queue.db"
+    with pq.connect(path) as queue, pq.connect(path, read_only=read_only) as examined:
         queue.enqueue("stamp")
-        findings = examine(queue, full=True)
+        findings = examine(examined, full=True)
     bad = [
         one
         for one in findings

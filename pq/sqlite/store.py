@@ -238,6 +238,7 @@ class Store(PersistentQInterface):
             "freelist_count": pragma("freelist_count"),
             "file_bytes": _size(str(self.path)),
             "wal_bytes": _size(f"{self.path}-wal"),
+            "read_only": self._session.read_only,
             "wal_blocked_frames": self._blocked_frames(),
             "quick_check": [
                 row[0] for row in rows("pragma integrity_check" if full else "pragma quick_check")
