@@ -30,7 +30,7 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("--kills", "500", "--jobs", "2500", "--server-kills", "10"),
         ),
     ),
-    ("power cuts", ("-m", "tests.faults.powercut", "--images", "50000")),
+    ("power cuts", ("-m", "tests.faults.powercut", "--images", "60000")),
     ("I/O errors", ("-m", "tests.faults.io_errors", "--runs", "6000", "--seed", "2")),
     ("contention", ("-m", "tests.faults.contention", "--seconds", "30")),
     ("checkpoints at once", ("-m", "tests.faults.contention", "--seconds", "30", "--hunt")),
