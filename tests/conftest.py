@@ -61,6 +61,17 @@ def postgresql_databases() -> Iterator[Databases]:
 
 
 @pytest.fixture
+def own_postgresql() -> Iterator[Server]:
+    """A server of this test's own, to be killed."""
+    server = Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
 def postgresql_url(postgresql_databases: Databases) -> Iterator[str]:
     """An empty database of this test's own."""
     url = postgresql_databases.make()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from postgresql import Server, empty
+from postgresql import empty
 from processes import Consumers, wait_for
 from test_crash import check_total_queue, every_job, outcomes
 
@@ -22,13 +22,8 @@ RUN_ALL = Path(__file__).parents[1] / "run_all.py"
 
 
 @pytest.fixture
-def server():
-    started = Server()
-    try:
-        started.start()
-        yield started
-    finally:
-        started.stop()
+def server(own_postgresql):
+    return own_postgresql
 
 
 class Producer:
@@ -181,49 +176,6 @@ def test_who_starts_without_a_person_waits_for_the_server(server, tmp_path, monk
             producing.get(0.5)
         server.start()
         assert producing.get(60).jobs == 1
-
-
-def test_who_connects_while_a_server_recovers_is_told_that_it_is_away(server):
-    url, told, over = server.url(), [], threading.Event()
-
-    def connect_again_and_again():
-        while not over.is_set():
-            try:
-                pq.connect(url).close()
-            except Exception as error:  # noqa: BLE001  # any other kind is the finding
-                told.append(error)
-
-    with pq.connect(url) as queue, ThreadPool(2) as pool:
-        connecting = [pool.apply_async(connect_again_and_again) for _ in range(2)]
-        try:
-            for _ in range(3):
-                queue.enqueue_many([NewJob("stamp", {"text": "x" * 2_000}) for _ in range(500)])
-                server.kill()
-                server.start()
-        finally:
-            over.set()
-        for one in connecting:
-            one.get(60)
-    assert {type(error) for error in told} == {pq.ServerAwayError}
-
-
-def test_the_pages_wait_for_the_server_before_they_are_served(server, tmp_path):
-    (tmp_path / "token").write_text("a-token-of-the-tests-0123456789")
-    url = server.url()
-    server.kill()
-    words = ["--db", url, "--port", "0", "--token-file", "token"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pq.dashboards", *words],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert "trying again" in process.stderr.readline()
-        server.start()
-        said = process.stdout.readline()
-    finally:
-        process.terminate()
-        _, errors = process.communicate(timeout=60)
-    assert "http://127.0.0.1:" in said, errors
 
 
 def test_run_all_goes_on_when_the_server_was_away(server, tmp_path):
