@@ -1,22 +1,11 @@
 """A claim that a killed server forgot: its token is not given to another, so it holds no longer."""
 
 import pytest
-from postgresql import Server
 
 import pq
 from pq import NewJob
 
 TRIES = 200
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
 
 
 def forgotten_claim(server, queue):
@@ -32,9 +21,9 @@ def forgotten_claim(server, queue):
     raise AssertionError("the server has kept all claims")
 
 
-def test_a_token_is_not_given_twice_though_the_server_forgot_the_claim(server):
-    with pq.connect(server.url()) as queue:
-        forgotten = forgotten_claim(server, queue)
+def test_a_token_is_not_given_twice_though_the_server_forgot_the_claim(own_postgresql):
+    with pq.connect(own_postgresql.url()) as queue:
+        forgotten = forgotten_claim(own_postgresql, queue)
         again = next(job for _ in range(TRIES) for job in [queue.dequeue("second")] if job.id == forgotten.id)
         assert again.token > forgotten.token
         with pytest.raises(pq.LeaseLostError):
